@@ -1,0 +1,62 @@
+"""Parameters of screening: one frozen dataclass a stage. Lengths in millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Thumbnails = Literal["flagged", "all", "none"]
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """Limits of the readers."""
+
+    min_extent_mm: float = 60.0  # along the body: two vertebrae and their discs
+    max_slice_spacing_mm: float = 6.0
+    time_limit_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class LocalizeSettings:
+    """Localizer (paper, section 3.1)."""
+
+    voxel_mm: float = 3.0
+    min_presence: float = 0.5  # a slice below it holds no spine
+    smoothing_mm: float = 12.0  # length over which the curve is smoothed: half a vertebra
+    min_length_mm: float = 50.0
+
+
+@dataclass(frozen=True)
+class StraightenSettings:
+    """Straightened mid-sagittal sheet (paper, section 3.2)."""
+
+    pixel_mm: float = 1.0
+    width_mm: float = 80.0
+    sheet_offsets_mm: tuple[float, ...] = (-1.5, 0.0, 1.5)  # averaged: noise falls, the plane stays
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """Detector (paper, section 3.3)."""
+
+    min_score: float = 0.5
+    max_overlap: float = 0.2  # of two boxes (intersection over the smaller area) after suppression
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """Grades of Genant's ratio G (paper, section 2)."""
+
+    threshold: float = 0.74  # a study with a vertebra at or below it is flagged
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that changes a result, and nothing that does not."""
+
+    read: ReadSettings = field(default_factory=ReadSettings)
+    localize: LocalizeSettings = field(default_factory=LocalizeSettings)
+    straighten: StraightenSettings = field(default_factory=StraightenSettings)
+    detect: DetectSettings = field(default_factory=DetectSettings)
+    measure: MeasureSettings = field(default_factory=MeasureSettings)

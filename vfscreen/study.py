@@ -1,0 +1,109 @@
+"""What travels between the stages: a study found, a study read, a study measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfscreen.errors import StudyError
+from vfscreen.volume import Floats, Volume
+
+KEYPOINTS = (
+    "anterior_superior",
+    "anterior_inferior",
+    "middle_superior",
+    "middle_inferior",
+    "posterior_superior",
+    "posterior_inferior",
+)
+"""The order of the six keypoints of a vertebra in every array of keypoints."""
+
+HEIGHTS = ("anterior", "middle", "posterior")
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """A study found by `discover`: the files of the one series to screen, or why there is none."""
+
+    study_id: str
+    source: str  # path relative to the input, as `studies.source` shows it
+    files: tuple[Path, ...]
+    patient_id: str | None = None  # from the manifest; otherwise the header's
+    error: StudyError | None = None
+
+
+@dataclass(frozen=True)
+class StudyHeader:
+    """The part of the headers that results may show: linking keys and geometry, nothing else."""
+
+    patient_id: str | None = None
+    study_date: str | None = None  # YYYY-MM-DD
+    series_uid: str | None = None
+    n_slices: int | None = None
+    slice_spacing_mm: float | None = None
+    pixel_spacing_mm: float | None = None
+
+
+@dataclass(frozen=True)
+class StudyImage:
+    """A study read by a reader: the volume and the header's linking keys."""
+
+    volume: Volume
+    header: StudyHeader
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One vertebra on the straightened sheet (paper, section 3.3).
+
+    `keypoints` is (6, 2): (along the curve to caudal, to posterior) in mm of the sheet, ordered
+    as `KEYPOINTS`; `score` is the objectness, 0 to 1.
+    """
+
+    keypoints: Floats
+    score: float
+
+
+@dataclass(frozen=True)
+class Vertebra:
+    """One measured vertebra: keypoints (6, 3) in LPS mm, heights (3,) in mm, Genant's ratio."""
+
+    keypoints_mm: Floats
+    heights_mm: Floats
+    genant_ratio: float
+    grade: str  # normal, mild, moderate, severe
+    shape: str  # normal, wedge, biconcave, crush
+    score: float
+
+    @property
+    def center_mm(self) -> Floats:
+        """Mean of the six keypoints, LPS mm, (3,)."""
+        return np.asarray(self.keypoints_mm.mean(0))
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something that may be wrong with a result; `partial` when it makes the study incomplete."""
+
+    name: str
+    reason: str
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What was measured in one study, cranial vertebra first."""
+
+    header: StudyHeader
+    status: str  # ok, partial
+    vertebrae: tuple[Vertebra, ...] = ()
+    curve_mm: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)))
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def min_genant_ratio(self) -> float | None:
+        """The smallest G of the study (paper: the grade of a patient); None without vertebrae."""
+        return min((v.genant_ratio for v in self.vertebrae), default=None)

@@ -1,0 +1,131 @@
+"""A CT volume and its place in the patient: HU as (z, y, x), affine to LPS millimetres.
+
+Array indices are written in array order (k, j, i). The affine maps homogeneous (k, j, i, 1) to
+DICOM patient coordinates (x, y, z, 1) in mm: x to the patient's left, y to posterior, z to
+cranial.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+
+AIR_HU = -1000
+
+Floats = NDArray[np.floating]
+
+
+def voxel_sizes_mm(affine: Floats) -> Floats:
+    """Edge lengths of a voxel along the three array axes (k, j, i), mm, shape (3,)."""
+    return np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+
+
+def lps_from_ras(affine: Floats) -> Floats:
+    """The same mapping with x and y negated: NIfTI's RAS millimetres become DICOM's LPS."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+def apply_affine(affine: Floats, points: Floats) -> Floats:
+    """Map points of shape (..., 3) by a (4, 4) affine."""
+    return np.asarray(points) @ affine[:3, :3].T + affine[:3, 3]
+
+
+@dataclass(frozen=True)
+class VolumeGeometry:
+    """A voxel grid in the patient, without pixels.
+
+    `shape` is (nz, ny, nx); `affine` (4, 4) maps (k, j, i, 1) to LPS mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Floats
+
+    @property
+    def voxel_sizes_mm(self) -> Floats:
+        """Edge lengths along (k, j, i), mm."""
+        return voxel_sizes_mm(self.affine)
+
+    def to_patient(self, indices: Floats) -> Floats:
+        """Array indices (..., 3) in (k, j, i) order to LPS mm (..., 3)."""
+        return apply_affine(self.affine, indices)
+
+    def to_indices(self, points_mm: Floats) -> Floats:
+        """LPS mm (..., 3) to fractional array indices (k, j, i)."""
+        return apply_affine(np.linalg.inv(self.affine), points_mm)
+
+    def corners_mm(self) -> Floats:
+        """The eight corners of the field of view (outer faces of the voxels), LPS mm, (8, 3)."""
+        ends = [(-0.5, n - 0.5) for n in self.shape]
+        return self.to_patient(np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3))
+
+    def contains(self, points_mm: Floats, margin_mm: float = 0.0) -> NDArray[np.bool_]:
+        """Whether points (..., 3) lie inside the field of view by at least `margin_mm`."""
+        margin = margin_mm / self.voxel_sizes_mm
+        index = self.to_indices(points_mm)
+        low, high = margin - 0.5, np.asarray(self.shape) - 0.5 - margin
+        return np.asarray(((index >= low) & (index <= high)).all(-1))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT: `hu` int16 of shape (z, y, x) in Hounsfield units, and its geometry."""
+
+    hu: NDArray[np.int16]
+    geometry: VolumeGeometry
+
+    def canonical(self) -> Volume:
+        """The same voxels as a view whose axes run closest to cranial, posterior, left (+z, +y, +x)."""
+        directions = self.geometry.affine[:3, :3] / self.geometry.voxel_sizes_mm
+        order = _closest_axes(directions)
+        hu = self.hu.transpose(order)
+        affine = self.geometry.affine[:, [*order, 3]].copy()
+        for axis, patient_axis in enumerate((2, 1, 0)):
+            if affine[patient_axis, axis] < 0:
+                affine[:3, 3] += affine[:3, axis] * (hu.shape[axis] - 1)
+                affine[:3, axis] *= -1
+                hu = np.flip(hu, axis)
+        return Volume(hu, VolumeGeometry(hu.shape, affine))
+
+    def block_average(self, factors: tuple[int, int, int]) -> tuple[NDArray[np.float32], VolumeGeometry]:
+        """Mean over blocks of voxels; an incomplete block at the far end is averaged over what it has."""
+        hu: NDArray[np.float32] = self.hu
+        for axis, factor in enumerate(factors):
+            if factor > 1:
+                hu = _block_mean(hu, axis, factor)
+        affine = self.geometry.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ ((np.asarray(factors) - 1) / 2)
+        affine[:3, :3] *= np.asarray(factors)
+        return hu.astype(np.float32, copy=False), VolumeGeometry(hu.shape, affine)
+
+    def sample(self, points_mm: Floats) -> NDArray[np.float32]:
+        """Trilinear HU at LPS points (..., 3); air outside the field of view. Float32, shape (...)."""
+        index = np.moveaxis(self.geometry.to_indices(points_mm), -1, 0)
+        return sample_grid(self.hu, index)
+
+
+def sample_grid(grid: NDArray[np.generic], index: Floats) -> NDArray[np.float32]:
+    """Trilinear values of a (z, y, x) grid at fractional indices (3, ...).
+
+    Half a voxel beyond the outermost centres still belongs to the image; further out is air.
+    """
+    shape = np.asarray(grid.shape).reshape(3, *[1] * (index.ndim - 1))
+    outside = ((index < -0.5) | (index > shape - 0.5)).any(0)
+    values = map_coordinates(grid, index, order=1, mode="nearest", output=np.float32)
+    values[outside] = AIR_HU
+    return values
+
+
+def _closest_axes(directions: Floats) -> tuple[int, int, int]:
+    """The array axes that run closest to patient z, y, x: the permutation with the largest match."""
+    orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
+    return max(orders, key=lambda o: sum(abs(directions[p, a]) for p, a in zip((2, 1, 0), o, strict=True)))
+
+
+def _block_mean(values: NDArray[np.generic], axis: int, factor: int) -> NDArray[np.float32]:
+    starts = np.arange(0, values.shape[axis], factor)
+    sums = np.add.reduceat(values, starts, axis=axis, dtype=np.float32)
+    counts = np.diff(np.append(starts, values.shape[axis])).astype(np.float32)
+    return sums / counts.reshape([-1 if a == axis else 1 for a in range(values.ndim)])
