@@ -1,0 +1,551 @@
+"""The result folder: table schemas, parts written while a run goes on, and the tables made from them.
+
+A run writes `parts/NNNNNN.vertebrae.parquet` and then `parts/NNNNNN.studies.parquet`, each complete
+or absent, so that a study listed in a part has its vertebrae on disk. `consolidate` makes the
+tables from the parts as often as wanted.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vfscreen import errors
+from vfscreen.errors import StudyError
+from vfscreen.measure import MODERATE, grade
+from vfscreen.study import HEIGHTS, KEYPOINTS, StudyHeader, StudyResult, Vertebra
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+STAGES = ("read", "localize", "straighten", "detect")
+AXES = {"x": "to the patient's left", "y": "to posterior", "z": "to cranial"}
+
+
+def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
+    return pa.field(name, kind, metadata={"unit": unit, "meaning": meaning})
+
+
+_TEXT, _COUNT, _NUMBER = pa.string(), pa.int32(), pa.float64()
+_TEXTS = pa.list_(pa.field("element", _TEXT))  # the name that Parquet gives it
+_PATIENT = _field("patient_id", _TEXT, "Patient, from the manifest or else the header; null if unknown")
+_STUDY = _field("study_id", _TEXT, "Study: the key that joins the tables")
+_GRADES = "`normal` (G > 0.8), `mild` (0.74 < G <= 0.8), `moderate` (0.6 < G <= 0.74), `severe` (G <= 0.6)"
+
+STUDIES = pa.schema(
+    [
+        _PATIENT,
+        _STUDY,
+        _field("study_date", pa.date32(), "Date of the study"),
+        _field("source", _TEXT, "Where the study was found, relative to the input"),
+        _field("series_uid", _TEXT, "Series that was screened"),
+        _field(
+            "status",
+            _TEXT,
+            "`ok`: measured; `partial`: too little of the spine could be measured, never to be counted as "
+            "negative; `failed`: an error; `skipped`: nothing in it to screen",
+        ),
+        _field("error", _TEXT, "Code of the error, listed below; null for `ok` and `partial`"),
+        _field("reason", _TEXT, "Why the study is `failed`, `skipped` or `partial`, as a sentence"),
+        _field("n_vertebrae", _COUNT, "Vertebrae measured; null for `failed` and `skipped`"),
+        _field("min_genant_ratio", _NUMBER, "Smallest G of the vertebrae; null when none was measured"),
+        _field("grade", _TEXT, f"Grade of the smallest G: {_GRADES}; null when none was measured"),
+        _field(
+            "n_moderate",
+            _COUNT,
+            "Vertebrae with G <= 0.74; null when none was measured",
+        ),
+        _field(
+            "flagged",
+            pa.bool_(),
+            "True: a vertebra at or below the threshold of the run (`run.json`). False: `ok`, and every "
+            "vertebra above it. Null: not known (`failed`, `skipped`, or `partial` without such a vertebra)",
+        ),
+        _field("quality", _TEXTS, "Names of the doubts about the result"),
+        _field("slice_spacing_mm", _NUMBER, "Distance between slices", "mm"),
+        _field("pixel_spacing_mm", _NUMBER, "Pixel size in the slice", "mm"),
+        _field("n_slices", _COUNT, "Slices of the series"),
+        _field("seconds", _NUMBER, "Time spent on the study: the sum of the stages", "s"),
+        *(_field(f"seconds_{stage}", _NUMBER, f"Time spent in stage `{stage}`", "s") for stage in STAGES),
+        _field(
+            "thumbnail",
+            _TEXT,
+            "Picture, relative to the result folder; null where none was made",
+        ),
+    ]
+)
+
+VERTEBRAE = pa.schema(
+    [
+        _PATIENT,
+        _STUDY,
+        _field("vertebra", _COUNT, "Number in the study; 1 is the most cranial one measured"),
+        _field("level", _TEXT, "Anatomical level, C7 to L5; null while unknown"),
+        _field("score", _NUMBER, "Objectness, 0 to 1"),
+        *(_field(f"height_{name}_mm", _NUMBER, f"Height, {name}", "mm") for name in HEIGHTS),
+        _field("genant_ratio", _NUMBER, "G: the smallest of the three heights by the largest"),
+        _field("grade", _TEXT, _GRADES),
+        _field(
+            "shape",
+            _TEXT,
+            "`normal` (G > 0.8); else by the smallest height `wedge` (anterior), `biconcave` (middle) or "
+            "`crush` (posterior)",
+        ),
+        *(_field(f"center_{a}_mm", _NUMBER, f"Mean of the keypoints, LPS, {AXES[a]}", "mm") for a in AXES),
+        *(
+            _field(f"{name}_{a}_mm", _NUMBER, f"Keypoint {name.replace('_', ' ')}, LPS, {AXES[a]}", "mm")
+            for name in KEYPOINTS
+            for a in AXES
+        ),
+    ]
+)
+
+PATIENTS = pa.schema(
+    [
+        _field("patient_id", _TEXT, "Patient; null for a study without one, which has a row of its own"),
+        _field("study_id", _TEXT, "Study with the smallest G; the latest one where nothing was measured"),
+        _field("min_genant_ratio", _NUMBER, "Smallest G over the studies; null when none was measured"),
+        _field("grade", _TEXT, f"Grade of the smallest G: {_GRADES}"),
+        _field("n_studies", _COUNT, "Studies of the patient, failed and skipped ones included"),
+        _field("n_measured", _COUNT, "Studies with at least one vertebra measured"),
+        _field(
+            "flagged",
+            pa.bool_(),
+            "True: one study is flagged. False: every study that was not skipped was measured and not "
+            "flagged. Null: not known",
+        ),
+        _field("latest_study_id", _TEXT, "The patient's latest study"),
+        _field("latest_study_date", pa.date32(), "Date of that study"),
+        _field("study_ids", _TEXTS, "All studies of the patient, latest first, undated ones last"),
+    ]
+)
+
+
+def _worst(column: str, name: str | None = None) -> pa.Field:
+    field = VERTEBRAE.field(column)
+    meaning = f"Vertebra with the smallest G: {field.metadata[b'meaning'].decode()}"
+    return _field(name or f"worst_{column}", field.type, meaning, field.metadata[b"unit"].decode())
+
+
+_OF_VERTEBRA = {
+    name: f"worst_{name}"
+    for name in (
+        "vertebra",
+        *(f"center_{a}_mm" for a in AXES),
+        *(f"height_{name}_mm" for name in HEIGHTS),
+    )
+}
+_OF_STUDY = (
+    "patient_id",
+    "study_id",
+    "study_date",
+    "min_genant_ratio",
+    "grade",
+    "n_moderate",
+    "status",
+    "quality",
+)
+FLAGGED = pa.schema(
+    [
+        *(STUDIES.field(name) for name in _OF_STUDY),
+        *(_worst(column, name) for column, name in _OF_VERTEBRA.items()),
+        *(STUDIES.field(name) for name in ("thumbnail", "source")),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """One study as the writer receives it: a result or an error, never both.
+
+    `patient_id` is the manifest's and goes before the header's. `stage_seconds` has the stages the
+    study went through, of `STAGES`.
+    """
+
+    study_id: str
+    source: str
+    patient_id: str | None
+    result: StudyResult | None
+    error: StudyError | None
+    header: StudyHeader
+    stage_seconds: Mapping[str, float]
+
+
+def study_row(record: StudyRecord, threshold: float, thumbnail: str | None = None) -> Row:
+    """The row of `STUDIES`; a vertebra with G <= `threshold` flags the study."""
+    header, result = record.header, record.result
+    ratios = [v.genant_ratio for v in result.vertebrae] if result else []
+    smallest = min(ratios, default=None)
+    status, error, reason = _outcome(record)
+    return {
+        "patient_id": _patient_id(record),
+        "study_id": record.study_id,
+        "study_date": _date(record),
+        "source": record.source,
+        "series_uid": header.series_uid,
+        "status": status,
+        "error": error,
+        "reason": reason,
+        "n_vertebrae": len(ratios) if result else None,
+        "min_genant_ratio": smallest,
+        "grade": None if smallest is None else grade(smallest),
+        "n_moderate": sum(g <= MODERATE for g in ratios) if ratios else None,
+        "flagged": _flagged(smallest, status, threshold),
+        "quality": [doubt.name for doubt in result.doubts] if result else [],
+        "slice_spacing_mm": header.slice_spacing_mm,
+        "pixel_spacing_mm": header.pixel_spacing_mm,
+        "n_slices": header.n_slices,
+        "seconds": float(sum(record.stage_seconds.values())),
+        **{f"seconds_{stage}": record.stage_seconds.get(stage) for stage in STAGES},
+        "thumbnail": thumbnail,
+    }
+
+
+def vertebra_rows(record: StudyRecord) -> list[Row]:
+    """The rows of `VERTEBRAE`, cranial first; none without a result."""
+    keys = {"patient_id": _patient_id(record), "study_id": record.study_id}
+    vertebrae = record.result.vertebrae if record.result else ()
+    return [{**keys, "vertebra": i, **_measured(vertebra)} for i, vertebra in enumerate(vertebrae, start=1)]
+
+
+def thumbnail_path(study_id: str) -> str:
+    """Path of a study's picture in the result folder: any text becomes one portable file name."""
+    name = quote(study_id, safe=" ", errors="backslashreplace")
+    if len(name) > 200:
+        name = f"{name[:150]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"thumbnails/{name}.png"
+
+
+class ResultWriter:
+    """Writes records of finished studies to `out`/parts; the only writer of that folder.
+
+    Rows reach the disk when `max_studies` wait or `max_seconds` have passed since the last part,
+    and on `close`. A caller that may be idle for long calls `flush_if_due` meanwhile. Raises
+    OSError when the disk refuses; the rows then stay in memory for the next attempt.
+    """
+
+    def __init__(self, out: Path, threshold: float, max_studies: int = 50, max_seconds: float = 10.0) -> None:
+        """Parts that `out` already holds stay, and numbering goes on after them."""
+        self._out, self._threshold = out, threshold
+        self._max_studies, self._max_seconds = max_studies, max_seconds
+        self._studies: list[Row] = []
+        self._vertebrae: list[Row] = []
+        for folder in ("parts", "thumbnails"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        numbers = (int(path.name.split(".")[0]) for path in (out / "parts").glob("[0-9]*.parquet"))
+        self._number = max(numbers, default=0)
+        self._last_flush = time.monotonic()
+
+    def __enter__(self) -> ResultWriter:
+        """The writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What was finished before an exception is kept too."""
+        self.close()
+
+    def add(self, record: StudyRecord, thumbnail_png: bytes | None = None) -> None:
+        """Take one finished study; its picture is written at once, before the row that names it."""
+        thumbnail = None
+        if thumbnail_png is not None:
+            thumbnail = thumbnail_path(record.study_id)
+            with _atomic(self._out / thumbnail) as stream:
+                stream.write(thumbnail_png)
+        study, vertebrae = study_row(record, self._threshold, thumbnail), vertebra_rows(record)
+        self._studies.append(study)
+        self._vertebrae.extend(vertebrae)
+        self.flush_if_due()
+
+    def flush_if_due(self) -> None:
+        """Write a part if enough studies wait, or any has waited long enough."""
+        waited = time.monotonic() - self._last_flush >= self._max_seconds
+        if self._studies and (waited or len(self._studies) >= self._max_studies):
+            self._flush()
+
+    def close(self) -> None:
+        """Write what waits."""
+        if self._studies:
+            self._flush()
+
+    def _flush(self) -> None:
+        stem = self._out / "parts" / f"{self._number + 1:06d}"
+        _write_table(_table(self._vertebrae, VERTEBRAE), stem.with_suffix(".vertebrae.parquet"))
+        _write_table(_table(self._studies, STUDIES), stem.with_suffix(".studies.parquet"))
+        self._number += 1
+        self._studies, self._vertebrae = [], []
+        self._last_flush = time.monotonic()
+
+
+def finished_study_ids(out: Path) -> set[str]:
+    """Studies of earlier calls, which a next call need not repeat.
+
+    Every row counts as finished, failed ones too: a study that kills its reader would otherwise do
+    so again in each call.
+    """
+    return {study_id for studies, _ in _parts(out) for study_id in studies["study_id"].to_pylist()}
+
+
+def consolidate(out: Path) -> None:
+    """Make studies, vertebrae and patients (`.parquet`) and flagged.csv from the parts.
+
+    Rows are sorted by source and study, so the tables do not depend on the order of completion. Of
+    a study in several parts the latest counts.
+    """
+    studies, vertebrae = _collect(out)
+    studies = studies.sort_by([("source", "ascending"), ("study_id", "ascending")])
+    rows = studies.to_pylist()
+    _write_table(_in_order_of(rows, vertebrae), out / "vertebrae.parquet")
+    _write_table(_table(patient_rows(rows), PATIENTS), out / "patients.parquet")
+    _write_csv(_flagged_rows(rows, vertebrae), out / "flagged.csv")
+    _write_table(studies, out / "studies.parquet")
+
+
+def patient_rows(studies: Sequence[Row]) -> list[Row]:
+    """The rows of `PATIENTS` from rows of `STUDIES`; a study without patient is a patient of its own."""
+    patients = defaultdict(list)
+    for row in studies:
+        patients[row["patient_id"] is None, row["patient_id"] or row["study_id"]].append(row)
+    return [_patient_row(patients[key]) for key in sorted(patients)]
+
+
+def write_run_json(out: Path, provenance: Mapping[str, Any]) -> None:
+    """Write run.json: what is needed to repeat the run. `provenance` must be serialisable as JSON."""
+    text = json.dumps(provenance, indent=2, ensure_ascii=False)
+    with _atomic(out / "run.json") as stream:
+        stream.write(f"{text}\n".encode())
+
+
+def data_dictionary() -> str:
+    """The columns of every table and the codes of errors, as Markdown: docs/data-dictionary.md."""
+    tables = {
+        "studies.parquet": (STUDIES, "One row a study: what was measured, or why it was not."),
+        "vertebrae.parquet": (
+            VERTEBRAE,
+            "One row a vertebra; positions in DICOM patient coordinates (LPS).",
+        ),
+        "patients.parquet": (PATIENTS, "One row a patient: the smallest G over their studies."),
+        "flagged.csv": (
+            FLAGGED,
+            "One row a flagged study, the smallest G first. A text that a spreadsheet would take for a "
+            "formula (it begins with `=`, `+`, `-` or `@`) has an apostrophe before it.",
+        ),
+    }
+    lines = [
+        "# Data dictionary",
+        "",
+        "Generated from the schemas in `vfscreen/results.py`; remake it with",
+        "`python -c \"from vfscreen.results import data_dictionary as d; print(d(), end='')\""
+        " > docs/data-dictionary.md`.",
+        "The unit and meaning of a column are also in the metadata of its field in the Parquet file.",
+    ]
+    head = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
+    for name, (schema, about) in tables.items():
+        lines += ["", f"## {name}", "", about, "", *head]
+        lines += [f"| `{f.name}` | {f.type} | {_of(f, 'unit')} | {_of(f, 'meaning')} |" for f in schema]
+    lines += ["", "## Codes in `studies.error`", "", "| code | status | meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{e.code}` | {e.status} | {e.__doc__} |" for e in _study_errors()]
+    return "\n".join(lines) + "\n"
+
+
+def _study_errors() -> list[type[StudyError]]:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    return [kind for kind in kinds if issubclass(kind, StudyError) and kind is not StudyError]
+
+
+def _of(field: pa.Field, key: str) -> str:
+    return str(field.metadata[key.encode()].decode())
+
+
+def _patient_id(record: StudyRecord) -> str | None:
+    """An empty PatientID is none: it must not join strangers to one patient."""
+    return record.patient_id or record.header.patient_id or None
+
+
+def _outcome(record: StudyRecord) -> tuple[str, str | None, str | None]:
+    """Status, error code and reason."""
+    if record.error is not None:
+        return record.error.status, record.error.code, str(record.error)
+    if record.result is None:
+        raise ValueError(f"study {record.study_id} has neither a result nor an error")
+    reasons = [doubt.reason for doubt in record.result.doubts if doubt.partial]
+    return record.result.status, None, " ".join(reasons) or None
+
+
+def _date(record: StudyRecord) -> datetime.date | None:
+    """A date that is none is the header's fault and must not cost the night: null, with a warning."""
+    if not record.header.study_date:
+        return None
+    try:
+        return datetime.date.fromisoformat(record.header.study_date)
+    except ValueError:
+        log.warning("Study %s has the date %r, which is none.", record.study_id, record.header.study_date)
+        return None
+
+
+def _flagged(smallest: float | None, status: str, threshold: float) -> bool | None:
+    if smallest is None:
+        return None
+    if smallest <= threshold:
+        return True
+    return False if status == "ok" else None
+
+
+def _measured(vertebra: Vertebra) -> Row:
+    heights = zip(HEIGHTS, vertebra.heights_mm.tolist(), strict=True)
+    points = zip(KEYPOINTS, vertebra.keypoints_mm.tolist(), strict=True)
+    return {
+        "level": None,
+        "score": float(vertebra.score),
+        **{f"height_{name}_mm": height for name, height in heights},
+        "genant_ratio": vertebra.genant_ratio,
+        "grade": vertebra.grade,
+        "shape": vertebra.shape,
+        **_position("center", vertebra.center_mm.tolist()),
+        **{column: mm for name, point in points for column, mm in _position(name, point).items()},
+    }
+
+
+def _position(name: str, point_mm: Sequence[float]) -> Row:
+    return {f"{name}_{axis}_mm": mm for axis, mm in zip(AXES, point_mm, strict=True)}
+
+
+def _patient_row(studies: list[Row]) -> Row:
+    dated = sorted(studies, key=_when, reverse=True)
+    latest = dated[0]
+    measured = [row for row in dated if row["min_genant_ratio"] is not None]
+    worst = min(measured, key=lambda row: row["min_genant_ratio"], default=latest)
+    return {
+        **{name: worst[name] for name in ("patient_id", "study_id", "min_genant_ratio", "grade")},
+        "n_studies": len(studies),
+        "n_measured": len(measured),
+        "flagged": _any_flagged([row["flagged"] for row in studies if row["status"] != "skipped"]),
+        "latest_study_id": latest["study_id"],
+        "latest_study_date": latest["study_date"],
+        "study_ids": [row["study_id"] for row in dated],
+    }
+
+
+def _when(study: Row) -> tuple[datetime.date, str]:
+    return study["study_date"] or datetime.date.min, study["study_id"]
+
+
+def _any_flagged(flags: list[bool | None]) -> bool | None:
+    if any(flags):
+        return True
+    return None if None in flags or not flags else False
+
+
+def _flagged_rows(studies: Sequence[Row], vertebrae: pa.Table) -> list[Row]:
+    flagged = [row for row in studies if row["flagged"]]
+    ids = pa.array([row["study_id"] for row in flagged], _TEXT)
+    of_them = vertebrae.filter(pc.is_in(vertebrae["study_id"], ids))
+    falling = of_them.sort_by([("genant_ratio", "descending"), ("vertebra", "descending")]).to_pylist()
+    worst = {row["study_id"]: row for row in falling}  # the last one stays
+    flagged.sort(key=lambda row: (row["min_genant_ratio"], row["source"], row["study_id"]))
+    return [
+        {**row, **{name: worst[row["study_id"]][column] for column, name in _OF_VERTEBRA.items()}}
+        for row in flagged
+    ]
+
+
+def _collect(out: Path) -> tuple[pa.Table, pa.Table]:
+    """All studies and vertebrae of the parts, in no order; the latest part of a study counts."""
+    seen: set[str] = set()
+    tables = [(STUDIES.empty_table(), VERTEBRAE.empty_table())]
+    for studies, vertebrae in _parts(out):
+        ids = studies["study_id"].to_pylist()
+        again = pa.array([study_id for study_id in ids if study_id in seen], _TEXT)
+        seen.update(ids)
+        tables.append((_without(studies, again), _without(vertebrae, again)))
+    studies, vertebrae = zip(*tables, strict=True)
+    return pa.concat_tables(studies), pa.concat_tables(vertebrae)
+
+
+def _without(table: pa.Table, study_ids: pa.Array) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table["study_id"], study_ids)))
+
+
+def _parts(out: Path) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Studies and vertebrae of each part, latest first; a part that cannot be read is left out."""
+    for path in sorted((out / "parts").glob("*.studies.parquet"), reverse=True):
+        try:
+            studies = pq.read_table(path, schema=STUDIES)
+            of_them = pq.read_table(str(path).replace(".studies.", ".vertebrae."), schema=VERTEBRAE)
+        except (OSError, pa.ArrowException) as error:
+            log.warning("The part %s is unreadable (%s); its studies count as not done.", path, error)
+            continue
+        yield studies, of_them
+
+
+def _in_order_of(studies: Sequence[Row], vertebrae: pa.Table) -> pa.Table:
+    ids = pa.array([row["study_id"] for row in studies], _TEXT)
+    keys = pa.table({"study": pc.index_in(vertebrae["study_id"], ids), "vertebra": vertebrae["vertebra"]})
+    return vertebrae.take(pc.sort_indices(keys, [("study", "ascending"), ("vertebra", "ascending")]))
+
+
+def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([{k: _valid(v) for k, v in row.items()} for row in rows], schema=schema)
+
+
+def _valid(value: Any) -> Any:
+    """A file name that is no UTF-8 reaches Python with surrogates, which Arrow refuses."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    with _atomic(path) as stream:
+        pq.write_table(table, stream, compression="zstd")
+
+
+def _write_csv(rows: Sequence[Row], path: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FLAGGED.names)
+    writer.writerows([_cell(name, row[name]) for name in FLAGGED.names] for row in rows)
+    with _atomic(path) as stream:
+        stream.write(text.getvalue().encode())
+
+
+def _cell(column: str, value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.1f}" if column.endswith("_mm") else f"{value:.4f}"
+    if isinstance(value, list):
+        value = "; ".join(value)
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[BinaryIO]:
+    """A stream to a file that appears under its name complete, or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
