@@ -1,0 +1,118 @@
+"""Localize: the CT at 3 mm to the smooth curve through the vertebral bodies (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import make_smoothing_spline
+
+from vfscreen.curve import SpineCurve
+from vfscreen.errors import SpineNotFound
+from vfscreen.settings import LocalizeSettings
+from vfscreen.volume import AIR_HU, Floats, Volume, VolumeGeometry, sample_grid
+
+PADDING = 16  # grids are padded to multiples of it, so that studies of like size share a batch
+SCATTER_MM = 1.5  # of the centres in neighbouring slices, left to the smoothing
+
+
+class LocalizerNetwork(Protocol):
+    """Images (n, z, y, x) in [-1, 1] to centres (n, z, 2), (y, x) in voxels, and presence logits (n, z)."""
+
+    def __call__(self, images: NDArray[np.float32]) -> tuple[Floats, Floats]:
+        """Centres and presence of a batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalizerInput:
+    """What the localizer sees: `image` (z, y, x) in [-1, 1] on an LPS grid; `depth` planes hold the study.
+
+    Planes run to cranial, rows to posterior, columns to the left; the rest is padding with air.
+    """
+
+    image: NDArray[np.float32]
+    geometry: VolumeGeometry
+    depth: int
+
+
+def window(hu: NDArray[np.float32]) -> NDArray[np.float32]:
+    """HU to [-1, 1], steep where bone and soft tissue differ."""
+    return np.tanh((hu - np.float32(50)) / np.float32(250))
+
+
+def localizer_input(volume: Volume, settings: LocalizeSettings) -> LocalizerInput:
+    """Block averages near 3 mm, brought to an isotropic grid along the patient's axes."""
+    canonical = volume.canonical()
+    spacing = canonical.geometry.voxel_sizes_mm
+    factors = np.maximum(1, np.floor(settings.voxel_mm / spacing + 0.01)).astype(int)
+    coarse, geometry = canonical.block_average((int(factors[0]), int(factors[1]), int(factors[2])))
+    grid = _patient_grid(canonical.geometry, settings.voxel_mm)
+    index = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float32) for n in grid.shape], indexing="ij"), -1)
+    points = geometry.to_indices(grid.to_patient(index))
+    hu = sample_grid(coarse, np.moveaxis(points, -1, 0))
+    padding = [(0, -n % PADDING) for n in grid.shape]
+    padded = np.pad(hu, padding, constant_values=AIR_HU)
+    return LocalizerInput(window(padded), VolumeGeometry(padded.shape, grid.affine), grid.shape[0])
+
+
+def _patient_grid(geometry: VolumeGeometry, voxel_mm: float) -> VolumeGeometry:
+    """The isotropic grid along LPS z, y, x that covers a field of view."""
+    corners = geometry.corners_mm()[:, ::-1]  # z, y, x
+    low, high = corners.min(0), corners.max(0)
+    shape = np.maximum(1, np.ceil((high - low) / voxel_mm - 1e-6)).astype(int)
+    affine = np.zeros((4, 4))
+    affine[[2, 1, 0], [0, 1, 2]] = voxel_mm
+    affine[:3, 3] = ((low + high) / 2 - (shape - 1) * voxel_mm / 2)[::-1]
+    affine[3, 3] = 1
+    return VolumeGeometry((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+
+def localize(
+    inputs: Sequence[LocalizerInput], network: LocalizerNetwork, settings: LocalizeSettings
+) -> list[SpineCurve | SpineNotFound]:
+    """The spine's curve of each study; inputs of one call have equal shapes and form one batch."""
+    centers, presence = network(np.stack([i.image for i in inputs]))
+    return [_curve(*each, settings) for each in zip(inputs, centers, presence, strict=True)]
+
+
+def _curve(
+    study: LocalizerInput, centers: Floats, presence: Floats, settings: LocalizeSettings
+) -> SpineCurve | SpineNotFound:
+    share = 1 / (1 + np.exp(-np.asarray(presence[: study.depth], float)))
+    first, last = _longest_run(share > settings.min_presence)
+    length = (last - first) * settings.voxel_mm
+    if length < settings.min_length_mm:
+        return SpineNotFound(
+            f"the spine is seen over {length:.0f} mm only; {settings.min_length_mm:.0f} mm are needed"
+        )
+    k = np.arange(first, last)
+    points = study.geometry.to_patient(np.column_stack([k, centers[first:last]]))
+    return smooth_curve(points, share[first:last], settings)
+
+
+def smooth_curve(points_mm: Floats, weights: Floats, settings: LocalizeSettings) -> SpineCurve:
+    """The curve through centres (n, 3) of ascending z: a cubic smoothing spline, weighted by presence."""
+    z = points_mm[:, 2]
+    # the penalty at which waves shorter than 2 pi times the smoothing length are damped to half
+    stiffness = settings.smoothing_mm**4 / settings.voxel_mm
+    weights = np.clip(weights, 0.1, 1.0)
+    dense = np.arange(z[-1], z[0], -0.5)
+    xy = [make_smoothing_spline(z, points_mm[:, a], weights, lam=stiffness)(dense) for a in (0, 1)]
+    return SpineCurve.through(np.column_stack([*xy, dense]))
+
+
+def _longest_run(present: NDArray[np.bool_]) -> tuple[int, int]:
+    """First and one past the last index of the longest run; gaps of up to two slices do not end it."""
+    closed = present.copy()
+    for k in range(1, len(present) - 1):
+        closed[k] |= present[k - 1] and bool(present[k + 1 : k + 3].any())
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], closed, [False]])))
+    runs = edges.reshape(-1, 2)
+    if not len(runs):
+        return 0, 0
+    first, last = runs[np.diff(runs, axis=1)[:, 0].argmax()]
+    return int(first), int(last)

@@ -1,0 +1,113 @@
+"""Weights on disk: saved with their provenance, loaded only if their SHA-256 is the one on record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from vfscreen.detect import DetectorNetwork
+from vfscreen.errors import WeightsError
+from vfscreen.localize import LocalizerNetwork
+from vfscreen.networks.detector import Detector
+from vfscreen.networks.localizer import Localizer
+from vfscreen.volume import Floats
+
+CHECKSUMS = "SHA256SUMS"
+
+
+@dataclass(frozen=True)
+class Models:
+    """Both networks on one device, and how their weights were made."""
+
+    localizer: LocalizerNetwork
+    detector: DetectorNetwork
+    device: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_models(folder: str | Path | None = None, device: str = "auto") -> Models:
+    """Both networks from a folder, or the shipped ones; `device` is auto, cpu or cuda.
+
+    Raises WeightsError where a file is missing, altered, or belongs to another network.
+    """
+    device = choose_device(device)
+    if folder is None:
+        with as_file(files("vfscreen._weights")) as shipped:
+            return load_models(shipped, device)
+    networks: dict[str, nn.Module] = {"localizer": Localizer(), "detector": Detector()}
+    provenance = {name: _load(Path(folder) / f"{name}.pt", network) for name, network in networks.items()}
+    for network in networks.values():
+        network.to(device).eval()
+    return Models(
+        _OnDevice(networks["localizer"], device), _OnDevice(networks["detector"], device), device, provenance
+    )
+
+
+def choose_device(device: str) -> str:
+    """`auto` is the GPU where there is one. Raises WeightsError where cuda is asked for in vain."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise WeightsError("device cuda was asked for, but torch sees no GPU")
+    return device
+
+
+def save_weights(network: nn.Module, path: Path, provenance: Mapping[str, Any]) -> str:
+    """Write weights with their provenance and record their SHA-256 beside them; returns it."""
+    state = {k: v.detach().cpu() for k, v in network.state_dict().items()}
+    torch.save({"weights": state, "provenance": dict(provenance)}, path)
+    digest = _sha256(path)
+    sums = _checksums(path.parent) | {path.name: digest}
+    lines = "".join(f"{value}  {name}\n" for name, value in sorted(sums.items()))
+    temporary = path.parent / f"{CHECKSUMS}.tmp"
+    temporary.write_text(lines)
+    os.replace(temporary, path.parent / CHECKSUMS)
+    return digest
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """A network as the stages see it: numpy in, numpy out."""
+
+    network: nn.Module
+    device: str
+
+    def __call__(self, images: NDArray[np.float32]) -> tuple[Floats, Floats]:
+        with torch.inference_mode():
+            first, second = self.network(torch.from_numpy(images)[:, None].to(self.device))
+        return first.float().cpu().numpy(), second.float().cpu().numpy()
+
+
+def _load(path: Path, network: nn.Module) -> dict[str, Any]:
+    if not path.exists():
+        raise WeightsError(f"no weights at {path}")
+    digest = _sha256(path)
+    if _checksums(path.parent).get(path.name) != digest:
+        raise WeightsError(f"{path} is not the file recorded in {path.parent / CHECKSUMS}: it was altered")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        network.load_state_dict(content["weights"])
+    except (KeyError, RuntimeError) as error:
+        raise WeightsError(f"{path} belongs to another network: {error}") from error
+    return {"sha256": digest, **content["provenance"]}
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    path = folder / CHECKSUMS
+    if not path.exists():
+        return {}
+    return {name: digest for digest, name in (line.split() for line in path.read_text().splitlines())}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,118 @@
+"""Training of the localizer on simulated torsos (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vfscreen.localize import window
+from vfscreen.networks.localizer import Localizer
+from vfscreen.networks.weights import save_weights
+from vfscreen.settings import LocalizeSettings
+from vfscreen.simulation.painting import Field, SampleGrid, paint
+from vfscreen.simulation.person import Person, draw_person
+from vfscreen.simulation.spine import FOR_TRAINING
+from vfscreen.training.loop import Batch, Plan, fit
+from vfscreen.volume import AIR_HU, Floats
+
+VOXEL_MM = LocalizeSettings().voxel_mm
+BATCH = 2
+SIDES = (64, 80, 96, 112)
+DEPTHS = (48, 64, 80)
+
+
+def train(out: Path, steps: int, seed: int, device: str = "auto", workers: int = 1) -> None:
+    """Train to `steps` and write `localizer.pt` to `out`; called again it goes on."""
+    torch.manual_seed(seed)
+    plan = Plan(out, steps, seed, device, workers)
+    network = fit(Localizer(), make_batch, loss, plan)
+    save_weights(network, out / "localizer.pt", {"steps": steps, "seed": seed, "trained_on": "simulated torsos"})
+
+
+def make_batch(seed: int, step: int) -> Batch:
+    """Images (n, 1, z, y, x), true centres (n, z, 2) in voxels, and whether each slice holds one (n, z)."""
+    rng = np.random.default_rng([seed, step])
+    size = (int(rng.choice(DEPTHS)), int(rng.choice(SIDES)), int(rng.choice(SIDES)))
+    samples = [draw_sample(rng, size) for _ in range(BATCH)]
+    images, centers, present = (np.stack(each) for each in zip(*samples, strict=True))
+    return torch.from_numpy(images[:, None]), torch.from_numpy(centers), torch.from_numpy(present)
+
+
+def loss(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    """Mean absolute error of the centres (mm, a tenth) plus cross-entropy of presence."""
+    images, centers, present = batch
+    found, presence = network(images)
+    error = (found - centers).abs().sum(-1) * VOXEL_MM
+    mean = (error * present).sum() / present.sum().clamp(min=1)
+    seen = functional.binary_cross_entropy_with_logits(presence, present)
+    right = ((presence > 0) == (present > 0.5)).float().mean()
+    error_mm = float(mean.detach()) if present.sum() > 0 else float("nan")
+    return 0.1 * mean + seen, {"error_mm": error_mm, "presence_accuracy": float(right)}
+
+
+def draw_sample(rng: np.random.Generator, size: tuple[int, int, int]) -> tuple[Field, Field, Field]:
+    """One torso, whole or cropped anywhere, at 3 mm: image (z, y, x), centres (z, 2), presence (z)."""
+    person = draw_person(rng, FOR_TRAINING)
+    grid = _draw_grid(rng, person, size)
+    hu = _scan(rng, paint(person.structures, grid))
+    centers, present = _truth(person, grid)
+    if rng.random() < 0.5:  # the heart on the right
+        hu, centers[:, 1] = hu[:, :, ::-1], size[2] - 1 - centers[:, 1]
+    return window(np.ascontiguousarray(hu)), centers, present
+
+
+def _draw_grid(rng: np.random.Generator, person: Person, size: tuple[int, int, int]) -> SampleGrid:
+    nz, ny, nx = size
+    depth, height, width = nz * VOXEL_MM, ny * VOXEL_MM, nx * VOXEL_MM
+    top = person.spine.bodies[0].center_mm[2]
+    bottom = person.spine.sacrum[-1].center_mm[2]
+    z0 = rng.uniform(bottom + 20, top - depth)
+    at = person.spine.curve().points_mm
+    x_spine, y_spine = (np.interp(z0 + depth / 2, at[::-1, 2], at[::-1, a]) for a in (0, 1))
+    whole = width > 250
+    x0 = -width / 2 + (rng.uniform(-30, 30) if whole else x_spine + rng.uniform(-0.52, 0.52) * width)
+    if whole:
+        y0 = y_spine + rng.uniform(50, 110) - height
+    else:
+        y0 = y_spine + rng.uniform(-0.05, 0.95) * height - height
+    axes = [start + VOXEL_MM * np.arange(n) for start, n in zip((z0, y0, x0), (nz, ny, nx), strict=True)]
+    return SampleGrid(*axes)
+
+
+def _scan(rng: np.random.Generator, hu: Field) -> Field:
+    """What slices, kernels, noise and reconstruction circles leave at 3 mm."""
+    hu = gaussian_filter(hu, (rng.uniform(0, 0.9), *[rng.uniform(0.0, 0.45)] * 2))
+    noise = gaussian_filter(rng.standard_normal(hu.shape, np.float32), (0, *[rng.uniform(0, 0.6)] * 2))
+    hu += noise / noise.std() * np.float32(np.exp(rng.uniform(np.log(2), np.log(50))))
+    if rng.random() < 0.3:
+        rows = gaussian_filter1d(rng.standard_normal(hu.shape[:2], np.float32), 1, axis=1)
+        hu += rows[:, :, None] * rng.uniform(5, 50) * rng.random((len(hu), 1, 1))
+    if rng.random() < 0.2:
+        _cut_circle(rng, hu)
+    if rng.random() < 0.3:  # padding of the grid, as `localizer_input` adds it
+        hu[:, hu.shape[1] - rng.integers(1, 15) :] = AIR_HU
+        hu[:, :, hu.shape[2] - rng.integers(1, 15) :] = AIR_HU
+    return np.clip(hu, -1024, 3071)
+
+
+def _cut_circle(rng: np.random.Generator, hu: Field) -> None:
+    _, ny, nx = hu.shape
+    y, x = np.ogrid[:ny, :nx]
+    outside = ((y - ny / 2) / ny) ** 2 + ((x - nx / 2) / nx) ** 2 > rng.uniform(0.25, 0.3)
+    hu[:, outside] = -1024
+
+
+def _truth(person: Person, grid: SampleGrid) -> tuple[Field, Field]:
+    curve: Floats = person.spine.curve().points_mm[::-1]
+    first, last = person.spine.bodies[0].keypoints_mm(), person.spine.bodies[-1].keypoints_mm()
+    x, y = (np.interp(grid.z_mm, curve[:, 2], curve[:, a]) for a in (0, 1))
+    row, column = (y - grid.y_mm[0]) / VOXEL_MM, (x - grid.x_mm[0]) / VOXEL_MM
+    _, ny, nx = grid.shape
+    inside = (row > -0.5) & (row < ny - 0.5) & (column > -0.5) & (column < nx - 0.5)
+    spine = (grid.z_mm > last[:, 2].min()) & (grid.z_mm < first[:, 2].max())
+    return np.stack([row, column], -1).astype(np.float32), (inside & spine).astype(np.float32)
