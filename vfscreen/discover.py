@@ -1,0 +1,441 @@
+"""Which studies an input holds, and which series of each is screened. Only headers are read.
+
+A study is what shares a StudyInstanceUID (and a PatientID), wherever its files lie; a NIfTI file is
+a study of its own. Of a DICOM study one series is screened, chosen so:
+
+1. Suitable are CT images that are neither localizers nor derived or secondary images, and axial
+   (slice normal within 45 degrees of the body's axis). Modality and ImageType say so, not the
+   SOPClassUID, which old archives leave empty.
+2. Of the suitable series those within a tenth of the longest coverage along the body stay.
+3. Of these the one with the thinnest steps is taken, where steps up to 1.5 mm count as equal;
+   then the softer kernel, then the thinner steps, then the smaller SeriesInstanceUID.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from pydicom import Dataset
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from vfscreen.errors import InputError, NoSuitableSeries, StudyError, UnreadableFile
+from vfscreen.readers import dicom, nifti
+from vfscreen.study import StudyFiles
+
+log = logging.getLogger(__name__)
+
+DICOM_SUFFIXES = (".dcm", ".ima")
+MANIFEST_SUFFIXES = (".csv", ".parquet")
+TAGS = [
+    "ImageType",
+    "Modality",
+    "PatientID",
+    "ConvolutionKernel",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "Rows",
+]
+SHARP_KERNEL = re.compile(r"BONE|LUNG|EDGE|ULTRA|^[BHTUQ][A-Z]?[5-9]\d|^Y|^[DEL]$|^FC[358]\d", re.IGNORECASE)
+"""Edge-enhancing kernels: GE by word, Siemens by number (B50 up), Philips by letter, Canon by FC number."""
+AXIAL_COSINE = 0.7
+SIMILAR_COVERAGE = 0.9
+THIN_MM = 1.5
+PARALLEL_FROM_FILES = 2000  # below it, starting processes takes longer than reading
+LONGEST_ID = 120
+
+
+class _Kind(NamedTuple):
+    """What files have in common that form one stack; `unsuitable` says why it is not screened, or ""."""
+
+    study_uid: str
+    patient_id: str | None
+    series_uid: str
+    unsuitable: str
+    sharp: bool
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Files of one series that are alike in kind; `z_mm` of the slices that have a position, sorted."""
+
+    kind: _Kind
+    z_mm: tuple[float, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def coverage_mm(self) -> float:
+        return self.z_mm[-1] - self.z_mm[0] if self.z_mm else 0.0
+
+    @property
+    def step_mm(self) -> float:
+        return self.coverage_mm / (len(self.z_mm) - 1) if len(self.z_mm) > 1 else float("inf")
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What the files of one folder, without its subfolders, turned out to be."""
+
+    path: Path
+    stacks: tuple[_Stack, ...] = ()
+    volumes: tuple[Path, ...] = ()
+    unreadable: tuple[str, ...] = ()  # sentences, each with the file's name
+
+
+def discover(source: Path) -> list[StudyFiles]:
+    """The studies of a folder, a NIfTI file, or a manifest, sorted by `source`.
+
+    A manifest is CSV or Parquet with a column `path` (a NIfTI file, a DICOM series' folder or one
+    of its files, relative to the manifest) and optionally `study_id` and `patient_id`; a row is a
+    study. A study that cannot be screened is in the list with its error: UnreadableFile or
+    NoSuitableSeries. Raises InputError where the input itself is wrong or holds no image.
+    """
+    if source.is_dir():
+        studies = _studies(source, _scan(_walk(source)))
+    elif not source.exists():
+        raise InputError(f"{source} does not exist")
+    elif nifti.can_read((source,)):
+        studies = [_volume_study(source.parent, source)]
+    elif source.suffix.lower() in MANIFEST_SUFFIXES:
+        studies = _manifest_studies(source)
+    else:
+        raise InputError(
+            f"{source} is neither a folder, a NIfTI file (.nii, .nii.gz) nor a manifest (.csv, .parquet)"
+        )
+    if not studies:
+        raise InputError(f"{source} holds nothing that looks like a CT (DICOM, .nii, .nii.gz)")
+    return _with_unique_ids(sorted(studies, key=lambda s: (s.source, s.study_id, s.files)))
+
+
+# --- folders and files ---------------------------------------------------------------------------
+
+
+def _walk(root: Path) -> list[tuple[Path, list[str]]]:
+    """Folders with their file names, sorted; links are followed, hidden names and loops are not."""
+    found: list[tuple[Path, list[str]]] = []
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if _visible(name))
+        found.append((Path(folder), sorted(name for name in names if _visible(name))))
+    return found
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _scan(folders: list[tuple[Path, list[str]]]) -> list[_Folder]:
+    if sum(len(names) for _, names in folders) < PARALLEL_FROM_FILES:
+        return [_scan_folder(folder) for folder in folders]
+    processes = min(8, os.cpu_count() or 1)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(_scan_folder, folders, chunksize=4))
+
+
+def _scan_folder(folder: tuple[Path, list[str]]) -> _Folder:
+    path, names = folder
+    images: defaultdict[_Kind, list[tuple[Path, float | None]]] = defaultdict(list)
+    volumes, unreadable = [], []
+    for file in (path / name for name in names):
+        if nifti.can_read((file,)):
+            volumes.append(file)
+            continue
+        try:
+            header = _image_header(file)
+            if header is not None:
+                images[_kind(header)].append((file, _z_mm(header)))
+        except (UnreadableFile, *dicom.FOREIGN_ERRORS) as error:
+            unreadable.append(
+                str(error) if isinstance(error, UnreadableFile) else f"{file.name} cannot be read: {error}"
+            )
+    return _Folder(path, tuple(_stack(*item) for item in images.items()), tuple(volumes), tuple(unreadable))
+
+
+def _image_header(path: Path) -> Dataset | None:
+    """The tags of a DICOM file; None for other files and DICOM directories. Raises UnreadableFile."""
+    if not dicom.looks_like_dicom(path):
+        if path.suffix.lower() in DICOM_SUFFIXES:
+            raise UnreadableFile(f"{path.name} is named like DICOM but is not ({path.stat().st_size} bytes)")
+        return None
+    header = dicom.read_header(path, TAGS)
+    if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        return None
+    if not header.get("Modality") or (header.Modality == "CT" and not header.get("Rows")):
+        raise UnreadableFile(f"{path.name} ends within its header")
+    return header
+
+
+def _kind(header: Dataset) -> _Kind:
+    return _Kind(
+        study_uid=str(header.get("StudyInstanceUID") or ""),
+        patient_id=str(header.get("PatientID") or "") or None,
+        series_uid=str(header.get("SeriesInstanceUID") or ""),
+        unsuitable=_unsuitable(header),
+        sharp=any(SHARP_KERNEL.search(word) for word in _words(header, "ConvolutionKernel")),
+    )
+
+
+def _unsuitable(header: Dataset) -> str:
+    words = {word.upper() for word in _words(header, "ImageType")}
+    orientation = header.get("ImageOrientationPatient")
+    if header.Modality != "CT":
+        return str(header.Modality)
+    if words & {"LOCALIZER", "SCOUT"}:
+        return "localizer"
+    if words & {"DERIVED", "SECONDARY"}:
+        return "derived"
+    if orientation and abs(np.cross(orientation[:3], orientation[3:])[2]) < AXIAL_COSINE:
+        return "not axial"
+    return ""
+
+
+def _words(header: Dataset, tag: str) -> list[str]:
+    value = header.get(tag) or []
+    return [value] if isinstance(value, str) else [str(word) for word in value]
+
+
+def _z_mm(header: Dataset) -> float | None:
+    position = header.get("ImagePositionPatient")
+    return float(position[2]) if position else None
+
+
+def _stack(kind: _Kind, images: list[tuple[Path, float | None]]) -> _Stack:
+    return _Stack(
+        kind, tuple(sorted(z for _, z in images if z is not None)), tuple(path for path, _ in images)
+    )
+
+
+# --- studies -------------------------------------------------------------------------------------
+
+
+def _studies(root: Path, folders: list[_Folder]) -> list[StudyFiles]:
+    parts: defaultdict[tuple[str, str | None], list[_Stack]] = defaultdict(list)
+    for folder in folders:
+        for stack in folder.stacks:
+            # Without a StudyInstanceUID nothing but the folder holds images together.
+            parts[stack.kind.study_uid or str(folder.path), stack.kind.patient_id].append(stack)
+    studies = _with_unreadable(root, folders, [_dicom_study(root, stacks) for stacks in parts.values()])
+    return studies + [_volume_study(root, path) for folder in folders for path in folder.volumes]
+
+
+def _dicom_study(root: Path, stacks: list[_Stack]) -> StudyFiles:
+    kind, series = stacks[0].kind, _merged(stacks)
+    chosen = _choose(series)
+    files = chosen.files if chosen else tuple(path for stack in series for path in stack.files)
+    folder = Path(os.path.commonpath([path.parent for path in files]))
+    source = _relative(root, folder)
+    return StudyFiles(
+        study_id=_safe_id(kind.study_uid or source),
+        source=source,
+        files=files,
+        patient_id=kind.patient_id,
+        error=None if chosen else _nothing_suitable(series),
+    )
+
+
+def _merged(stacks: list[_Stack]) -> list[_Stack]:
+    """One stack a series, also where its files lie in several folders; an exact copy is left out."""
+    merged: dict[_Kind, _Stack] = {}
+    for stack in stacks:
+        known = merged.setdefault(stack.kind, stack)
+        if known is stack:
+            continue
+        if stack.z_mm and stack.z_mm == known.z_mm:
+            log.warning("%s is a copy of %s and left out", stack.files[0].parent, known.files[0].parent)
+            continue
+        z_mm = tuple(sorted(known.z_mm + stack.z_mm))
+        merged[stack.kind] = _Stack(stack.kind, z_mm, known.files + stack.files)
+    return list(merged.values())
+
+
+def _choose(series: list[_Stack]) -> _Stack | None:
+    """The series to screen, by the rule at the head of this module."""
+    suitable = [stack for stack in series if not stack.kind.unsuitable]
+    longest = max((stack.coverage_mm for stack in suitable), default=0.0)
+    return min(
+        (stack for stack in suitable if stack.coverage_mm >= SIMILAR_COVERAGE * longest),
+        key=lambda s: (max(round(s.step_mm, 1), THIN_MM), s.kind.sharp, s.step_mm, s.kind.series_uid),
+        default=None,
+    )
+
+
+def _nothing_suitable(series: list[_Stack]) -> NoSuitableSeries:
+    images: Counter[str] = Counter()
+    for stack in series:
+        images[stack.kind.unsuitable] += len(stack.files)
+    found = ", ".join(f"{count} {name}" for name, count in sorted(images.items()))
+    return NoSuitableSeries(f"no original axial CT series; images found: {found}")
+
+
+def _with_unreadable(root: Path, folders: list[_Folder], studies: list[StudyFiles]) -> list[StudyFiles]:
+    """Unreadable files become the error of the one study in their folder, otherwise a study of their own.
+
+    A series with a file missing must not be measured, since a slice may be missing in it.
+    """
+    studies = list(studies)
+    owners: defaultdict[Path, list[int]] = defaultdict(list)
+    for number, study in enumerate(studies):
+        for path in {file.parent for file in study.files}:
+            owners[path].append(number)
+    for folder in folders:
+        if not folder.unreadable:
+            continue
+        error = UnreadableFile(
+            f"unreadable files in the folder: {len(folder.unreadable)}; {folder.unreadable[0]}"
+        )
+        here = owners[folder.path]
+        if len(here) == 1:
+            studies[here[0]] = replace(studies[here[0]], error=error)
+        else:
+            source = _relative(root, folder.path)
+            studies.append(StudyFiles(_safe_id(source), source, (), error=error))
+    return studies
+
+
+def _volume_study(root: Path, path: Path) -> StudyFiles:
+    source = _relative(root, path)
+    suffix = next(suffix for suffix in nifti.SUFFIXES if source.lower().endswith(suffix))
+    study = StudyFiles(_safe_id(source[: -len(suffix)]), source, (path,))
+    try:
+        nifti.load(path)
+    except UnreadableFile as error:
+        return replace(study, error=error)
+    return study
+
+
+# --- manifest ------------------------------------------------------------------------------------
+
+
+class _Row(NamedTuple):
+    path: str
+    study_id: str | None
+    patient_id: str | None
+
+
+def _manifest_studies(manifest: Path) -> list[StudyFiles]:
+    root = manifest.parent
+    rows = _rows(manifest)
+    places = [_files_at(root / row.path) for row in rows]
+    scanned = iter(_scan([folder for place in places for folder in place]))
+    return [
+        _row_study(root, row, list(islice(scanned, len(place))))
+        for row, place in zip(rows, places, strict=True)
+    ]
+
+
+def _rows(manifest: Path) -> list[_Row]:
+    try:
+        columns, records = (
+            _read_csv(manifest) if manifest.suffix.lower() == ".csv" else _read_parquet(manifest)
+        )
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{manifest} cannot be read as a manifest: {error}") from error
+    if "path" not in columns:
+        raise InputError(f"{manifest} has no column path; its columns are {', '.join(columns)}")
+    rows = [_Row(*(_text(record.get(name)) for name in _Row._fields)) for record in records]
+    for number, row in enumerate(rows, start=1):
+        if not row.path:
+            raise InputError(f"{manifest}: row {number} has no path")
+        if row.study_id and row.study_id != _safe_id(row.study_id):
+            raise InputError(
+                f"{manifest}: study_id {row.study_id!r} cannot name a file; use letters, digits, . _ -"
+            )
+    ids = Counter(row.study_id for row in rows if row.study_id)
+    doubled = [study_id for study_id, count in ids.items() if count > 1]
+    if doubled:
+        raise InputError(f"{manifest}: study_id stands in more than one row: {', '.join(doubled[:5])}")
+    return rows
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        return list(reader.fieldnames or ()), list(reader)
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    table = pq.read_table(path)
+    return table.column_names, table.to_pylist()
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _files_at(path: Path) -> list[tuple[Path, list[str]]]:
+    """The files that a row of a manifest means: a folder's, a NIfTI file, or those beside a DICOM file."""
+    if path.is_dir():
+        return _walk(path)
+    if nifti.can_read((path,)):
+        return [(path.parent, [path.name])] if path.is_file() else []
+    beside = path.parent.iterdir() if path.is_file() else ()
+    return [(path.parent, sorted(file.name for file in beside if file.is_file() and _visible(file.name)))]
+
+
+def _row_study(root: Path, row: _Row, folders: list[_Folder]) -> StudyFiles:
+    found = _studies(root, folders)
+    study = found[0] if len(found) == 1 else _faulty_row(root, row, len(found))
+    return replace(
+        study, study_id=row.study_id or study.study_id, patient_id=row.patient_id or study.patient_id
+    )
+
+
+def _faulty_row(root: Path, row: _Row, found: int) -> StudyFiles:
+    path = root / row.path
+    error: StudyError
+    if not path.exists():
+        error = UnreadableFile(f"the manifest lists {row.path}, which does not exist")
+    elif not found:
+        error = UnreadableFile(f"{row.path} holds nothing that looks like a CT")
+    else:
+        error = NoSuitableSeries(f"{row.path} holds {found} studies; give each a row of its own")
+    source = _relative(root, path)
+    return StudyFiles(_safe_id(source), source, (), error=error)
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def _relative(root: Path, path: Path) -> str:
+    """Posix path below the input; the input's own name for itself."""
+    if not path.is_relative_to(root):
+        return path.as_posix()
+    return path.relative_to(root).as_posix() if path != root else root.resolve().name
+
+
+def _safe_id(text: str) -> str:
+    """The text as a file name: folders joined by two underscores, the unusual replaced, the long cut."""
+    name = re.sub(r"[^\w.-]", "_", text.replace("/", "__")).strip(".") or "study"
+    if len(name.encode()) <= LONGEST_ID:
+        return name
+    return f"{name[: LONGEST_ID // 4]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _with_unique_ids(studies: list[StudyFiles]) -> list[StudyFiles]:
+    taken: set[str] = set()
+    unique = []
+    for study in studies:
+        names = chain([study.study_id], (f"{study.study_id}-{n}" for n in count(2)))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        unique.append(replace(study, study_id=name))
+    return unique
