@@ -63,16 +63,16 @@ def acquire(rng: np.random.Generator, fine: Field, grid: SampleGrid, scanner: Sc
 
 def finish(rng: np.random.Generator, slices: Field, grid: SampleGrid, scanner: Scanner) -> Field:
     """In-plane blur, overshoot and noise of already averaged slices; clipped as scanners store them."""
-    pixel = float(np.diff(grid.y_mm[:2])[0])
-    thin = len(grid.x_mm) == 1  # one column of a slab has no neighbours to blur with
-    slices = _blur(slices, scanner.blur_mm / pixel, thin)
+    pixel = np.array([np.inf, *(np.diff(axis[:2])[0] for axis in (grid.y_mm, grid.x_mm))])
+    slices = _blur(slices, scanner.blur_mm / pixel)
     if scanner.overshoot:
-        slices = slices + scanner.overshoot * (slices - _blur(slices, 1.2 / pixel, thin))
-    noise = _noise(rng, slices.shape, scanner.noise_grain_mm / pixel)
+        slices = slices + scanner.overshoot * (slices - _blur(slices, 1.2 / pixel))
+    noise = _blur(rng.standard_normal(slices.shape, np.float32), scanner.noise_grain_mm / pixel)
+    slices = slices + np.float32(scanner.noise_hu / max(float(noise.std()), 1e-6)) * noise
     if scanner.streaks_hu:
-        rows = gaussian_filter1d(rng.normal(size=slices.shape[:2]).astype(np.float32), 1.0, axis=1)
+        rows = gaussian_filter1d(rng.standard_normal(slices.shape[:2], np.float32), 1.0, axis=1)
         slices = slices + scanner.streaks_hu * rows[:, :, None]
-    return np.clip(slices + scanner.noise_hu * noise, -1024, 3071)
+    return np.clip(slices, -1024, 3071)
 
 
 def paint_slices(person: Person, z_mm: Floats, y_mm: Floats, x_mm: Floats, thickness_mm: float) -> Field:
@@ -87,12 +87,6 @@ def paint_slices(person: Person, z_mm: Floats, y_mm: Floats, x_mm: Floats, thick
     return total / planes
 
 
-def _blur(slices: Field, sigma: float, thin: bool) -> Field:
-    return np.asarray(gaussian_filter(slices, (0, sigma, 0 if thin else sigma)), np.float32)
-
-
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], grain: float) -> Field:
-    """Noise of unit standard deviation, correlated within a slice."""
-    white = rng.standard_normal(shape, np.float32)
-    noise = gaussian_filter(white, (0, grain, grain if shape[2] > 1 else 0))
-    return np.asarray(noise / max(float(noise.std()), 1e-6), np.float32)
+def _blur(slices: Field, sigma: Floats) -> Field:
+    """Gaussian blur; `sigma` in samples along (z, y, x)."""
+    return np.asarray(gaussian_filter(slices, sigma), np.float32)

@@ -170,7 +170,7 @@ def _lungs(rng: np.random.Generator, f: Frame) -> list[Structure]:
 
 
 def _mediastinum(rng: np.random.Generator, f: Frame) -> list[Structure]:
-    thin = rng.uniform(-2, 24)
+    thin = rng.uniform(-15, 4) if rng.random() < 0.4 else rng.uniform(4, 24)
     hu = rng.uniform(-110, 60)
     front = rng.uniform(0.1, 0.8) * f.half_depth
     aside = rng.uniform(-12, 16)

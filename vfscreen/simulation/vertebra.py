@@ -87,7 +87,7 @@ def _disc(rng: np.random.Generator, local: Local, bone: Bone, gaps: tuple[float,
     b, hw, hh = body.depth_mm / 2, body.width_mm / 2, _half_height(body)
     bulge = rng.uniform(-1.0, 2.5)
     top, bottom = -hh - 0.75 * gaps[0], hh + 0.75 * gaps[1]
-    vacuum = rng.uniform(-600, -50) if rng.random() < 0.04 else bone.disc_hu + rng.normal(0, 8)
+    vacuum = rng.uniform(-400, 0) if rng.random() < 0.03 else bone.disc_hu + rng.normal(0, 8)
 
     def depth(x: Field, y: Field, z: Field) -> Field:
         u, v, w = local(x, y, z)
