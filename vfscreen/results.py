@@ -394,12 +394,13 @@ def _outcome(record: StudyRecord) -> tuple[str, str | None, str | None]:
 
 def _date(record: StudyRecord) -> datetime.date | None:
     """A date that is none is the header's fault and must not cost the night: null, with a warning."""
-    if not record.header.study_date:
+    text = record.header.study_date
+    if not text:
         return None
     try:
-        return datetime.date.fromisoformat(record.header.study_date)
+        return datetime.date.fromisoformat(text)
     except ValueError:
-        log.warning("Study %s has the date %r, which is none.", record.study_id, record.header.study_date)
+        log.warning("The date %r of study %s is none and is left out.", text, record.study_id)
         return None
 
 

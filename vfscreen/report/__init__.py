@@ -1,0 +1,1 @@
+"""What a person looks at in the morning: pictures, page and spreadsheet."""
