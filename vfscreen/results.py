@@ -460,7 +460,9 @@ def _any_flagged(flags: list[bool | None]) -> bool | None:
 def _flagged_rows(studies: Sequence[Row], vertebrae: pa.Table) -> list[Row]:
     flagged = [row for row in studies if row["flagged"]]
     ids = pa.array([row["study_id"] for row in flagged], _TEXT)
-    of_them = vertebrae.filter(pc.is_in(vertebrae["study_id"], ids))
+    of_them = vertebrae.select(["study_id", "genant_ratio", *_OF_VERTEBRA]).filter(
+        pc.is_in(vertebrae["study_id"], ids)
+    )
     falling = of_them.sort_by([("genant_ratio", "descending"), ("vertebra", "descending")]).to_pylist()
     worst = {row["study_id"]: row for row in falling}  # the last one stays
     flagged.sort(key=lambda row: (row["min_genant_ratio"], row["source"], row["study_id"]))
