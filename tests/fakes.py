@@ -1,0 +1,94 @@
+"""Networks that need no weights, studies that need no scanner, and readers that have accidents."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from vfscreen.networks import anchors
+from vfscreen.readers import read_study
+from vfscreen.settings import ReadSettings
+from vfscreen.study import StudyFiles, StudyImage
+from vfscreen.volume import Floats
+
+BONE_HU, FRACTURED_HU, POISONED_HU = 700, 1100, 3000
+VOXEL_MM = 3.0
+
+
+@dataclass(frozen=True)
+class FakeModels:
+    """Stands for `networks.weights.Models`, without torch."""
+
+    localizer: Any
+    detector: Any
+    device: str = "cpu"
+    provenance: Mapping[str, Any] = field(default_factory=lambda: {"made by": "tests"})
+
+
+def fake_models(localizer: Any = None) -> Any:
+    return FakeModels(localizer or centre_of_bright_voxels, vertebra_every_30_mm)
+
+
+def centre_of_bright_voxels(images: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """A localizer: the centre of bone in each plane; present where there is bone."""
+    weight = (images > 0.9).astype(float)
+    total = weight.sum((2, 3))
+    grid = np.stack(np.meshgrid(*map(np.arange, images.shape[2:]), indexing="ij"), -1)
+    centers = np.einsum("nzyx,yxc->nzc", weight, grid) / np.maximum(total, 1)[..., None]
+    return centers, np.where(total > 0, 8.0, -8.0)
+
+
+def refuses_poison(images: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """A localizer that raises for a whole batch when one of its studies is poisoned."""
+    if images.max() > 0.9999:
+        raise RuntimeError("poison in the batch")
+    return centre_of_bright_voxels(images)
+
+
+def vertebra_every_30_mm(sheets: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """A detector: boxes on the curve, with a middle height that falls as the bone gets brighter."""
+    n, rows, columns = sheets.shape
+    h, w = rows // anchors.STRIDE, columns // anchors.STRIDE
+    logits = np.full((n, 16, h, w), -9.0)
+    offsets = np.zeros((n, 16, 6, 2, h, w))
+    box = [(-0.5, -0.5), (0.5, -0.5), (-0.5, 0.0), (0.5, 0.0), (-0.5, 0.5), (0.5, 0.5)]
+    offsets[:, 5] = np.reshape(box, (1, 6, 2, 1, 1))
+    for row in range(15, rows - 15, 30):
+        brightness = sheets[:, row, columns // 2]
+        i, j = row // anchors.STRIDE, w // 2
+        logits[:, 5, i, j] = np.where(brightness > 1, 5.0, -9.0)
+        offsets[:, 5, 2, 0, i, j] += 0.1 * brightness
+    return logits, offsets.reshape(n, 16, 12, h, w)
+
+
+def write_study(path: Path, hu: int = BONE_HU, height: int = 40, bend: int = 0) -> Path:
+    """A NIfTI volume with a column of bone in soft tissue, `height` planes of 3 mm; hu 0 is no bone."""
+    voxels = np.zeros((30, 30, height), np.int16)  # x to the left, y to posterior, z to cranial
+    for k in range(height):
+        x = 12 + round(bend * np.sin(np.pi * k / height))
+        voxels[x : x + 6, 15:21, k] = hu
+    affine = np.diag([-VOXEL_MM, -VOXEL_MM, VOXEL_MM, 1.0])  # NIfTI's RAS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+    return path
+
+
+def read_with_accidents(study: StudyFiles, settings: ReadSettings) -> StudyImage:
+    """Reads as ever, but for studies whose name tells what is to happen to the reader."""
+    if "dies" in study.source:
+        os._exit(3)
+    if "hangs" in study.source:
+        time.sleep(600)
+    if "raises" in study.source:
+        raise ZeroDivisionError("an exception that no stage foresaw")
+    return read_study(study, settings)

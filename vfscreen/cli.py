@@ -1,0 +1,271 @@
+"""The command line: parse, call, print. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vfscreen import __version__
+from vfscreen.errors import VfscreenError, WeightsError
+from vfscreen.settings import MeasureSettings, Settings
+
+if TYPE_CHECKING:
+    from vfscreen.pipeline import RunSummary
+
+LISTED_STUDIES = 20
+"""Runs of up to so many studies end with a table of the studies."""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Vertebral fractures in lung-screening CT: from an archive to tables.",
+)
+train = typer.Typer(no_args_is_help=True, help="Train a network on simulated CT; goes on where it stopped.")
+app.add_typer(train, name="train")
+
+
+class Device(str, Enum):
+    """Where the networks run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Thumbnails(str, Enum):
+    """Studies that get a picture."""
+
+    flagged = "flagged"
+    all = "all"
+    none = "none"
+
+
+class Format(str, Enum):
+    """File format of simulated CT."""
+
+    dicom = "dicom"
+    nifti = "nifti"
+
+
+Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False, rich_help_panel="Output")]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", help="auto takes the GPU if there is one.", rich_help_panel="Machine")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that read.", rich_help_panel="Machine")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Folder with weights, instead of the shipped ones.", rich_help_panel="Method"),
+]
+Steps = Annotated[int, typer.Option(min=1, help="Training steps.", rich_help_panel="Method")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")]
+
+
+@app.command("run")
+def run_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="Folder, NIfTI file or manifest (.csv, .parquet).", rich_help_panel="Input"
+        ),
+    ],
+    out: Out,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N studies.", rich_help_panel="Input")
+    ] = None,
+    thumbnails: Annotated[
+        Thumbnails, typer.Option(help="Studies that get a picture.", rich_help_panel="Output")
+    ] = Thumbnails.flagged,
+    threshold: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="A study with a G at or below is flagged.", rich_help_panel="Method"),
+    ] = MeasureSettings.threshold,
+    weights: Weights = None,
+    device: DeviceOption = Device.auto,
+    workers: Workers = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Studies the device takes at once.", rich_help_panel="Machine")
+    ] = 8,
+) -> None:
+    """Screen an archive: tables, flagged studies and pictures. Called again, it goes on where it stopped."""
+    from vfscreen import pipeline, progress
+    from vfscreen.networks.weights import load_models
+
+    settings = Settings(measure=MeasureSettings(threshold=threshold))
+    try:
+        with progress.shown(Console(stderr=True)) as on_progress:
+            summary = pipeline.run(
+                source,
+                out,
+                settings,
+                models=load_models(weights, device.value),
+                workers=workers,
+                batch_size=batch_size,
+                limit=limit,
+                thumbnails=thumbnails.value,
+                progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"Interrupted. What is finished is in {out}; the same command goes on from there.", err=True
+        )
+        raise typer.Exit(130) from None
+    _print_summary(Console(), summary)
+    raise typer.Exit(0 if summary.measured else 1)
+
+
+@app.command()
+def simulate(
+    out: Out,
+    studies: Annotated[int, typer.Option(min=1, help="Number of studies.", rich_help_panel="Input")] = 10,
+    seed: Seed = 0,
+    file_format: Annotated[
+        Format, typer.Option("--format", help="File format.", rich_help_panel="Output")
+    ] = Format.dicom,
+) -> None:
+    """Make CT studies with known truth."""
+    from vfscreen.simulation.cohort import simulate_cohort
+
+    simulate_cohort(out, studies, seed, file_format.value)
+    typer.echo(f"{studies} studies with their truth are in {out}")
+
+
+@train.command("localizer")
+def train_localizer(
+    out: Out,
+    steps: Steps = 10_000,
+    seed: Seed = 0,
+    device: DeviceOption = Device.auto,
+    workers: Workers = None,
+) -> None:
+    """Train the network that finds the spine in 3D."""
+    from vfscreen.provenance import usable_cpus
+    from vfscreen.training import localizer
+
+    localizer.train(out, steps, seed, device.value, workers or usable_cpus())
+
+
+@train.command("detector")
+def train_detector(
+    out: Out,
+    steps: Steps = 10_000,
+    seed: Seed = 0,
+    device: DeviceOption = Device.auto,
+    workers: Workers = None,
+) -> None:
+    """Train the network that finds vertebrae and their keypoints on the straightened image."""
+    from vfscreen.provenance import usable_cpus
+    from vfscreen.training import detector
+
+    detector.train(out, steps, seed, device.value, workers or usable_cpus())
+
+
+@app.command()
+def info(weights: Weights = None, device: DeviceOption = Device.auto) -> None:
+    """Versions, codecs, weights and device: what a bug report needs."""
+    from vfscreen import provenance
+
+    table = Table("what", "found", show_header=False, box=None)
+    facts = {**provenance.versions(), **provenance.machine(), **_codecs(), **_weights(weights, device.value)}
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"vfscreen {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console command: errors of vfscreen become one line on stderr and exit code 2."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("vfscreen").setLevel(logging.INFO)
+    try:
+        app()
+    except VfscreenError as error:
+        typer.echo(f"vfscreen: {error}", err=True)
+        sys.exit(2)
+
+
+def _print_summary(console: Console, summary: RunSummary) -> None:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(summary.out / "studies.parquet").to_pylist()
+    console.print(_outcome_table(rows))
+    if len(rows) <= LISTED_STUDIES:
+        console.print(_studies_table(rows))
+    console.print(
+        f"{summary.studies} studies, {summary.flagged} flagged; "
+        f"{summary.new} new in {summary.seconds:.0f} s. Results: {summary.out}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _outcome_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("status", "error", "studies")
+    outcomes = Counter((row["status"], row["error"] or "") for row in rows)
+    for (status, error), count in sorted(outcomes.items()):
+        table.add_row(status, error, str(count))
+    return table
+
+
+def _studies_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("study", "status", "vertebrae", "min G", "grade", "flagged", "reason")
+    for row in rows:
+        smallest = row["min_genant_ratio"]
+        table.add_row(
+            escape(row["source"]),
+            row["status"],
+            _text(row["n_vertebrae"]),
+            "" if smallest is None else f"{smallest:.2f}",
+            _text(row["grade"]),
+            {True: "yes", False: "no", None: ""}[row["flagged"]],
+            escape(_text(row["reason"])),
+        )
+    return table
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _codecs() -> dict[str, str]:
+    """Which plugins of pydicom decode each compressed transfer syntax."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import AllTransferSyntaxes
+
+    found = {}
+    for uid in AllTransferSyntaxes:
+        try:
+            decoder = get_decoder(uid)
+        except NotImplementedError:
+            continue
+        if uid.is_compressed:
+            found[uid.name] = ", ".join(decoder.available_plugins) or "none"
+    return found
+
+
+def _weights(folder: Path | None, device: str) -> dict[str, Any]:
+    from vfscreen.networks.weights import load_models
+
+    try:
+        models = load_models(folder, device)
+    except WeightsError as error:
+        return {"weights": str(error)}
+    return {"device": models.device, **{f"weights {k}": v for k, v in models.provenance.items()}}

@@ -1,0 +1,464 @@
+"""From an archive to tables: readers, batches on the device, one writer; all between them is bounded.
+
+    discover -> reader process -> device thread -> same reader -> device thread -> writer thread
+                read, 3 mm input  curve            sheet          vertebrae        pictures, tables
+
+The main loop gives work to whoever is idle and takes what is ready; it never waits for a batch to
+fill. A study that fails anywhere becomes a row with its reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import pyarrow.parquet as pq
+
+from vfscreen import provenance
+from vfscreen.curve import SpineCurve
+from vfscreen.detect import detect, padded
+from vfscreen.discover import discover
+from vfscreen.errors import InputError, ReaderDied, ReaderTimeout, StudyError, UnexpectedError, VfscreenError
+from vfscreen.localize import LocalizerInput, localize
+from vfscreen.progress import OnProgress, Tally, silent
+from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReadStudy, Straighten
+from vfscreen.readers import read_study
+from vfscreen.report.thumbnail import thumbnail
+from vfscreen.results import ResultWriter, StudyRecord, consolidate, finished_study_ids, write_run_json
+from vfscreen.screening import finish
+from vfscreen.settings import Settings, Thumbnails
+from vfscreen.straighten import Sheet
+from vfscreen.study import Detection, StudyFiles, StudyHeader, StudyResult
+from vfscreen.threads import DeviceThread, Picture, WriterThread
+
+if TYPE_CHECKING:
+    from vfscreen.networks.weights import Models
+
+logger = logging.getLogger(__name__)
+
+Measured = tuple[StudyResult, tuple[Detection, ...]]
+_Content = TypeVar("_Content")
+
+_MAX_FAILED_STARTS = 3
+_MAX_DEVICE_FAILURES = 20
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What the tables in `out` hold, this call and earlier ones together; `new` studies are of this call."""
+
+    out: Path
+    studies: int
+    new: int
+    seconds: float
+    ok: int = 0
+    partial: int = 0
+    failed: int = 0
+    skipped: int = 0
+    flagged: int = 0
+
+    @property
+    def measured(self) -> int:
+        """Studies with a result, complete or not."""
+        return self.ok + self.partial
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run works; none of it changes a measurement."""
+
+    workers: int
+    batch_size: int
+    limit: int | None
+    thumbnails: Thumbnails
+
+
+def run(
+    source: str | Path,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    models: Models | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    batch_size: int = 8,
+    limit: int | None = None,
+    thumbnails: Thumbnails = "flagged",
+    progress: OnProgress = silent,
+) -> RunSummary:
+    """Screen every study of a folder, file or manifest, and write the tables into `out`.
+
+    Studies that `out` already holds are not repeated, so the same call goes on where an earlier one
+    stopped. `limit` takes the first so many studies of the input. From a script, call it under
+    `if __name__ == "__main__":`, since the readers are spawned processes.
+
+    Raises InputError for a wrong input or an unwritable `out`, WeightsError for wrong weights, and
+    VfscreenError when results cannot be written or the device fails; never for a single study.
+    """
+    source, out, settings = Path(source), Path(out), settings or Settings()
+    options = RunOptions(workers or default_workers(), batch_size, limit, thumbnails)
+    started = datetime.now(timezone.utc)
+    studies = discover(source)[:limit]
+    models = models or _load_models(device)
+    about = _about(source, settings, models, options, started)
+    _open_results(out, about)
+    finished = finished_study_ids(out)
+    pending = [study for study in studies if study.study_id not in finished]
+    tally = Tally(total=len(studies), before=len(studies) - len(pending))
+    del studies  # a large archive's paths are let go one study after the other
+    stage_seconds: Counter[str] = Counter()
+    writer = WriterThread(ResultWriter(out, settings.measure.threshold))
+    screening = Screening(models, settings, options)
+    try:
+        progress(tally)
+        with closing(screening.screen(pending)) as screened:
+            for study in screened:
+                writer.put(study.record, study.picture(settings, thumbnails))
+                stage_seconds.update(study.record.stage_seconds)
+                tally = _counted(tally, study.record, settings)
+                progress(tally)
+    finally:  # also after Ctrl-C: what is finished becomes tables
+        writer.close()
+        consolidate(out)
+        summary = _summary(out, tally.new, started)
+        write_run_json(out, {**about, **_outcome(summary, stage_seconds)})
+    return summary
+
+
+def default_workers() -> int:
+    """One reader a CPU, less one for the main process; past eight the disk is the limit."""
+    return max(1, min(8, provenance.usable_cpus() - 1))
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A finished study: its record and, where it was measured, what its picture shows."""
+
+    record: StudyRecord
+    sheet: Sheet | None = None
+    detections: tuple[Detection, ...] = ()
+
+    def picture(self, settings: Settings, thumbnails: Thumbnails) -> Picture | None:
+        """What draws the study's picture, or None when none is wanted."""
+        result, threshold = self.record.result, settings.measure.threshold
+        if self.sheet is None or result is None or thumbnails == "none":
+            return None
+        if thumbnails == "flagged" and not _is_flagged(result, threshold):
+            return None
+        sheet = self.sheet
+        return partial(thumbnail, sheet.image, sheet.pixel_mm, self.detections, result.vertebrae, threshold)
+
+
+@dataclass
+class _Passage:
+    """One study on its way through the stages."""
+
+    study: StudyFiles
+    reader: Reader
+    header: StudyHeader = field(default_factory=StudyHeader)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def record(self, result: StudyResult | None = None, error: StudyError | None = None) -> StudyRecord:
+        study = self.study
+        return StudyRecord(
+            study.study_id, study.source, study.patient_id, result, error, self.header, self.seconds
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting(Generic[_Content]):
+    """What the device is to look at; those of one shape can share a batch."""
+
+    passage: _Passage
+    content: _Content
+    shape: tuple[int, ...]
+
+
+class Screening:
+    """The main loop: it owns the readers and the device thread, and knows where each study is."""
+
+    def __init__(
+        self, models: Models, settings: Settings, options: RunOptions, read: ReadStudy = read_study
+    ) -> None:
+        """`read` is a function of a module, since it is handed to the readers by name."""
+        self._models, self._settings, self._options, self._read = models, settings, options, read
+        self._pending: deque[StudyFiles] = deque()
+        self._passages: dict[str, _Passage] = {}
+        self._inputs: list[_Waiting[LocalizerInput]] = []
+        self._sheets: list[_Waiting[Sheet]] = []
+        self._finished: deque[Screened] = deque()
+        self._batch: Sequence[_Waiting[Any]] = []
+        self._readers: list[Reader] = []
+        self._retried: set[str] = set()
+        self._failed_starts = 0
+        self._device_failures = 0
+
+    def screen(self, studies: Iterable[StudyFiles]) -> Generator[Screened, None, None]:
+        """Each study once, in the order in which they are finished."""
+        for study in studies:
+            if study.error:
+                yield Screened(_unread(study, study.error))
+            else:
+                self._pending.append(study)
+        self._device = DeviceThread()
+        try:
+            while self._pending or self._passages:
+                self._feed_readers()
+                self._feed_device()
+                self._take_what_is_ready()
+                self._replace_overdue_readers()
+                while self._finished:
+                    yield self._finished.popleft()
+        finally:
+            for reader in self._readers:
+                reader.end()
+            self._device.close()
+
+    # Giving work
+
+    def _feed_readers(self) -> None:
+        while len(self._readers) < min(self._options.workers, len(self._pending)):
+            self._readers.append(Reader(self._settings, self._read))
+        for reader in self._readers:
+            if self._pending and reader.wants_study:
+                study = self._pending.popleft()
+                self._passages[study.study_id] = _Passage(study, reader)
+                reader.post(Read(study))
+
+    def _feed_device(self) -> None:
+        """Sheets go first, since a study that is finished frees what waits behind it."""
+        if not self._device.is_idle:
+            return
+        if self._sheets:
+            self._sheets = self._fill_batch(self._sheets)
+            self._device.start(self._detect_and_measure, self._batch)
+        elif self._inputs:
+            self._inputs = self._fill_batch(self._inputs)
+            self._device.start(self._localize, self._batch)
+
+    def _fill_batch(self, waiting: list[_Waiting[_Content]]) -> list[_Waiting[_Content]]:
+        """Put the first that waits into the batch with others of its shape; returns those that stay."""
+        alike = [item for item in waiting if item.shape == waiting[0].shape]
+        self._batch = alike[: self._options.batch_size]
+        return [item for item in waiting if item not in self._batch]
+
+    def _localize(self, batch: Sequence[_Waiting[LocalizerInput]]) -> Sequence[SpineCurve | StudyError]:
+        inputs = [item.content for item in batch]
+        return localize(inputs, self._models.localizer, self._settings.localize)
+
+    def _detect_and_measure(self, batch: Sequence[_Waiting[Sheet]]) -> Sequence[Measured]:
+        sheets = [item.content for item in batch]
+        detections = detect(sheets, self._models.detector, self._settings.detect)
+        return [
+            finish(item.passage.header, item.content, found, self._settings)
+            for item, found in zip(batch, detections, strict=True)
+        ]
+
+    # Taking what is ready
+
+    def _take_what_is_ready(self) -> None:
+        readers = {reader.connection: reader for reader in self._readers}
+        for connection in wait([*readers, self._device.connection], timeout=1.0):
+            if connection in readers:
+                self._take_reply(readers[connection])
+            else:
+                self._take_batch_result()
+
+    def _take_reply(self, reader: Reader) -> None:
+        command = reader.command
+        try:
+            reply = reader.receive()
+        except (EOFError, OSError):
+            self._lose(reader, died=True)
+            return
+        self._failed_starts = 0
+        if command is None or isinstance(command, Forget):
+            return
+        passage = self._passages[command.study.study_id]
+        stage = "read" if isinstance(command, Read) else "straighten"
+        passage.seconds[stage] = reply.seconds
+        if isinstance(reply.value, Prepared):
+            passage.header = reply.value.header
+            content = reply.value.input
+            self._inputs.append(_Waiting(passage, content, content.image.shape))
+        elif isinstance(reply.value, Sheet):
+            self._sheets.append(_Waiting(passage, reply.value, padded(reply.value.image).shape))
+        elif reply.value:
+            self._fail(passage, reply.value)
+
+    def _take_batch_result(self) -> None:
+        result = self._device.take()
+        for item, value in zip(self._batch, result.values, strict=True):
+            if not self._is_current(item.passage):
+                continue  # its reader was lost meanwhile
+            self._count_device_failures(value)
+            is_sheet = isinstance(item.content, Sheet)
+            item.passage.seconds["detect" if is_sheet else "localize"] = result.seconds_each
+            if is_sheet:
+                self._take_measured(item, value)
+            else:
+                self._take_curve(item.passage, value)
+
+    def _take_curve(self, passage: _Passage, curve: SpineCurve | StudyError) -> None:
+        if isinstance(curve, StudyError):
+            passage.reader.post(Forget(passage.study))
+            self._fail(passage, curve)
+        else:
+            passage.reader.post(Straighten(passage.study, curve))
+
+    def _take_measured(self, item: _Waiting[Sheet], measured: Measured | StudyError) -> None:
+        if isinstance(measured, StudyError):
+            self._fail(item.passage, measured)
+        else:
+            result, detections = measured
+            record = item.passage.record(result=result)
+            self._finish(item.passage, Screened(record, item.content, detections))
+
+    # Finishing
+
+    def _finish(self, passage: _Passage, screened: Screened) -> None:
+        del self._passages[passage.study.study_id]
+        self._finished.append(screened)
+
+    def _fail(self, passage: _Passage, error: StudyError) -> None:
+        self._finish(passage, Screened(passage.record(error=error)))
+
+    def _is_current(self, passage: _Passage) -> bool:
+        return self._passages.get(passage.study.study_id) is passage
+
+    def _count_device_failures(self, value: Any) -> None:
+        """A device that fails again and again is broken; the rest of the archive must not fail with it."""
+        self._device_failures = self._device_failures + 1 if isinstance(value, UnexpectedError) else 0
+        if self._device_failures >= _MAX_DEVICE_FAILURES:
+            raise VfscreenError(
+                f"The last {_MAX_DEVICE_FAILURES} studies failed on the device, the last with: {value}"
+            )
+
+    # Readers that die or hang
+
+    def _replace_overdue_readers(self) -> None:
+        for reader in list(self._readers):
+            if reader.is_overdue(self._settings.read.time_limit_s):
+                self._lose(reader, died=False)
+
+    def _lose(self, reader: Reader, *, died: bool) -> None:
+        """The study it was on gets its row; the others that it held are read again, once."""
+        self._readers.remove(reader)
+        exit_code = reader.end(grace_s=1.0 if died else 0.0)
+        if not reader.has_started:
+            self._count_failed_start(exit_code)
+        culprit = reader.command.study.study_id if reader.command else None
+        for study in reader.studies.values():
+            passage = self._passages.get(study.study_id)
+            if passage is None:
+                continue  # its row is written, only its volume was still to be dropped
+            if study.study_id == culprit or study.study_id in self._retried:
+                self._fail(passage, self._loss(exit_code, died))
+            else:
+                self._retried.add(study.study_id)
+                del self._passages[study.study_id]
+                self._pending.appendleft(study)
+        self._inputs = [item for item in self._inputs if self._is_current(item.passage)]
+
+    def _loss(self, exit_code: int | None, died: bool) -> StudyError:
+        if died:
+            return ReaderDied(f"the reader process ended (exit code {exit_code}) while it held this study")
+        return ReaderTimeout(f"reading took longer than {self._settings.read.time_limit_s:g} s")
+
+    def _count_failed_start(self, exit_code: int | None) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= _MAX_FAILED_STARTS:
+            raise VfscreenError(
+                f"The reader processes do not start (exit code {exit_code}). In a script, the call of "
+                'vfscreen.run must stand under `if __name__ == "__main__":`.'
+            )
+
+
+def _unread(study: StudyFiles, error: StudyError) -> StudyRecord:
+    return StudyRecord(study.study_id, study.source, study.patient_id, None, error, StudyHeader(), {})
+
+
+def _is_flagged(result: StudyResult, threshold: float) -> bool:
+    smallest = result.min_genant_ratio
+    return smallest is not None and smallest <= threshold
+
+
+def _counted(tally: Tally, record: StudyRecord, settings: Settings) -> Tally:
+    if record.result is not None:
+        flagged = _is_flagged(record.result, settings.measure.threshold)
+        return replace(tally, measured=tally.measured + 1, flagged=tally.flagged + flagged)
+    if record.error is not None and record.error.status == "skipped":
+        return replace(tally, skipped=tally.skipped + 1)
+    return replace(tally, failed=tally.failed + 1)
+
+
+def _load_models(device: str) -> Models:
+    from vfscreen.networks.weights import load_models  # torch, which the readers never import
+
+    return load_models(device=device)
+
+
+def _about(
+    source: Path, settings: Settings, models: Models, options: RunOptions, started: datetime
+) -> dict[str, Any]:
+    """What is needed to repeat the run, known before it begins."""
+    return {
+        "versions": provenance.versions(),
+        "input": str(source.absolute()),
+        "settings": asdict(settings),
+        "options": asdict(options),
+        "weights": dict(models.provenance),
+        "machine": {**provenance.machine(), "device": models.device},
+        "started": started.isoformat(timespec="seconds"),
+    }
+
+
+def _open_results(out: Path, about: Mapping[str, Any]) -> None:
+    """Make sure that results can be written, and that those of earlier calls were made in the same way."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        earlier = out / "run.json"
+        if earlier.exists():
+            _check_same_method(json.loads(earlier.read_text()), json.loads(json.dumps(about)), out)
+        write_run_json(out, about)
+    except (OSError, ValueError) as error:
+        raise InputError(f"Results cannot be written to {out}: {error}") from error
+
+
+def _check_same_method(earlier: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    for name in ("settings", "weights"):
+        if earlier.get(name) != now[name]:
+            raise InputError(
+                f"{out} holds results made with other {name} (see its run.json); "
+                "one table must not mix the two, so choose another folder"
+            )
+
+
+def _summary(out: Path, new: int, started: datetime) -> RunSummary:
+    table = pq.read_table(out / "studies.parquet", columns=["status", "flagged"])
+    by_status = Counter(table["status"].to_pylist())
+    seconds = (datetime.now(timezone.utc) - started).total_seconds()
+    flagged = sum(flag is True for flag in table["flagged"].to_pylist())
+    return RunSummary(out, table.num_rows, new, seconds, flagged=flagged, **by_status)
+
+
+def _outcome(summary: RunSummary, stage_seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What is known at the end of a run."""
+    counts = asdict(summary)
+    del counts["out"], counts["seconds"]
+    return {
+        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": summary.seconds,
+        "seconds_by_stage": dict(stage_seconds),
+        "counts": counts,
+        "peak_memory_mib": provenance.peak_memory_mib(),
+    }

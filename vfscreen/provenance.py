@@ -1,0 +1,44 @@
+"""With what a result was made: versions, machine, memory. No torch is imported to tell."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+
+from vfscreen import __version__
+
+_PACKAGES = ("torch", "numpy", "scipy", "pydicom", "nibabel", "pyarrow")
+
+
+def versions() -> dict[str, str]:
+    """Versions of vfscreen, Python and the packages that results depend on."""
+    return {
+        "vfscreen": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def machine() -> dict[str, str | int]:
+    """The platform and the number of CPUs this process may use."""
+    return {"platform": platform.platform(), "cpus": usable_cpus()}
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory_mib() -> dict[str, float]:
+    """Most memory held so far by this process and by the largest of its ended children; empty on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return {}
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
+    who = {"main": resource.RUSAGE_SELF, "largest_reader": resource.RUSAGE_CHILDREN}
+    return {name: resource.getrusage(kind).ru_maxrss / unit for name, kind in who.items()}

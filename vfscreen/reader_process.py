@@ -1,0 +1,218 @@
+"""A reader: a process that reads studies and reduces each to what the device needs.
+
+The main process sends a command only to a reader that is idle, and each command has one reply.
+So neither side can block on a full pipe, at most two volumes are held by a reader, and whatever
+befalls it, the main process knows which study it was on. No torch here: it would cost each
+reader seconds and hundreds of megabytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from vfscreen.curve import SpineCurve
+from vfscreen.errors import StudyError, UnexpectedError
+from vfscreen.localize import LocalizerInput, localizer_input
+from vfscreen.settings import ReadSettings, Settings
+from vfscreen.straighten import Sheet, straighten
+from vfscreen.study import StudyFiles, StudyHeader, StudyImage
+from vfscreen.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+ReadStudy = Callable[[StudyFiles, ReadSettings], StudyImage]
+
+_SPAWN = multiprocessing.get_context("spawn")
+_START_LIMIT_S = 300.0  # libraries may have to come over a network
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read a study and keep its volume; the reply is a `Prepared`."""
+
+    study: StudyFiles
+
+
+@dataclass(frozen=True)
+class Straighten:
+    """Straighten a study's volume along its curve and drop the volume; the reply is a `Sheet`."""
+
+    study: StudyFiles
+    curve: SpineCurve
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Drop a study's volume; the reply is None."""
+
+    study: StudyFiles
+
+
+Command = Read | Straighten | Forget
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that was read: what the localizer looks at, and the linking keys of the headers."""
+
+    input: LocalizerInput
+    header: StudyHeader
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a command gave, or the study's error, and how long it took. None: ready for the first command."""
+
+    value: Prepared | Sheet | StudyError | None
+    seconds: float = 0.0
+
+
+def as_study_error(error: Exception) -> StudyError:
+    """The error as it is shown in a study's row: its own, or its type and text if no stage foresaw it."""
+    if isinstance(error, StudyError):
+        return error
+    logger.debug("unexpected error", exc_info=error)
+    return UnexpectedError(f"{type(error).__name__}: {error}")
+
+
+class Reader:
+    """The main process's handle of one reader.
+
+    `studies` are those whose volumes it holds or is reading, by study id; `command` is what it
+    works on, None while it starts or is idle.
+    """
+
+    def __init__(self, settings: Settings, read: ReadStudy) -> None:
+        """Start the process; `read` is handed to it by name."""
+        self.connection, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, settings, read), daemon=True)
+        with _environment(_ONE_THREAD):
+            self._process.start()
+        theirs.close()  # the reader's end lives in the reader alone, so its death is the end of file here
+        self.studies: dict[str, StudyFiles] = {}
+        self.command: Command | None = None
+        self.has_started = False
+        self._idle = False
+        self._outbox: deque[Command] = deque()
+        self._since = time.monotonic()
+
+    @property
+    def wants_study(self) -> bool:
+        """It is idle; one volume may wait for its curve while it reads the next."""
+        return self._idle and len(self.studies) < 2
+
+    def post(self, command: Command) -> None:
+        """Give the reader a command, which it gets as soon as it is idle."""
+        self._outbox.append(command)
+        self._send_next()
+
+    def receive(self) -> Reply:
+        """The reply to the last command. Raises EOFError or OSError when the reader has died."""
+        reply: Reply = self.connection.recv()
+        if self.command and not isinstance(reply.value, Prepared):
+            del self.studies[self.command.study.study_id]
+        self.command, self._idle, self.has_started = None, True, True
+        self._send_next()
+        return reply
+
+    def is_overdue(self, limit_s: float) -> bool:
+        """Whether it has worked longer than the limit, or not started for minutes, and has not replied."""
+        limit_s = limit_s if self.has_started else _START_LIMIT_S
+        late = not self._idle and time.monotonic() - self._since > limit_s
+        return late and not self.connection.poll()
+
+    def end(self, grace_s: float = 0.0) -> int | None:
+        """Kill the process unless it ends within the grace; its exit code, or minus the signal."""
+        self._process.join(grace_s)
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+        return self._process.exitcode
+
+    def _send_next(self) -> None:
+        if not (self._idle and self._outbox):
+            return
+        self.command, self._idle, self._since = self._outbox.popleft(), False, time.monotonic()
+        if isinstance(self.command, Read):
+            self.studies[self.command.study.study_id] = self.command.study
+        with suppress(BrokenPipeError, ConnectionResetError):  # its death shows at the next `receive`
+            self.connection.send(self.command)
+
+
+def _serve(connection: Connection, settings: Settings, read: ReadStudy) -> None:
+    """What runs in the reader: one reply to each command until the main process has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    _limit_memory()
+    work = _Work(settings, read)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send(Reply(None))
+        while True:
+            connection.send(work.reply(connection.recv()))
+
+
+class _Work:
+    """The reader's own side: the volumes it holds and what it does with them."""
+
+    def __init__(self, settings: Settings, read: ReadStudy) -> None:
+        self._settings = settings
+        self._read_study = read
+        self._volumes: dict[str, Volume] = {}
+
+    def reply(self, command: Command) -> Reply:
+        start = time.perf_counter()
+        value: Any
+        try:
+            value = self._do(command)
+        except Exception as error:  # the border between this study and the next
+            value = as_study_error(error)
+        return Reply(value, time.perf_counter() - start)
+
+    def _do(self, command: Command) -> Prepared | Sheet | None:
+        study_id = command.study.study_id
+        if isinstance(command, Read):
+            image = self._read_study(command.study, self._settings.read)
+            prepared = Prepared(localizer_input(image.volume, self._settings.localize), image.header)
+            self._volumes[study_id] = image.volume
+            return prepared
+        volume = self._volumes.pop(study_id)
+        if isinstance(command, Straighten):
+            return straighten(volume, command.curve, self._settings.straighten)
+        return None
+
+
+def _limit_memory() -> None:
+    """Let a study that swells past half of the machine's memory fail alone, with MemoryError."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = half if hard == resource.RLIM_INFINITY else min(half, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Variables for the processes started inside: libraries read their thread limits at import."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
