@@ -29,10 +29,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 from pydicom import Dataset
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, MediaStorageDirectoryStorage
 
 from vfscreen.errors import InputError, NoSuitableSeries, StudyError, UnreadableFile
-from vfscreen.readers import dicom, nifti
+from vfscreen.readers import VOLUME_READERS, dicom
 from vfscreen.study import StudyFiles
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 DICOM_SUFFIXES = (".dcm", ".ima")
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 TAGS = [
+    "SOPClassUID",
     "ImageType",
     "Modality",
     "PatientID",
@@ -86,6 +87,14 @@ class _Stack:
         return self.coverage_mm / (len(self.z_mm) - 1) if len(self.z_mm) > 1 else float("inf")
 
 
+class _Listing(NamedTuple):
+    """The names of the files of a folder, or why it cannot be listed."""
+
+    path: Path
+    names: list[str]
+    error: str = ""
+
+
 @dataclass(frozen=True)
 class _Folder:
     """What the files of one folder, without its subfolders, turned out to be."""
@@ -108,7 +117,7 @@ def discover(source: Path) -> list[StudyFiles]:
         studies = _studies(source, _scan(_walk(source)))
     elif not source.exists():
         raise InputError(f"{source} does not exist")
-    elif nifti.can_read((source,)):
+    elif _volume_reader(source):
         studies = [_volume_study(source.parent, source)]
     elif source.suffix.lower() in MANIFEST_SUFFIXES:
         studies = _manifest_studies(source)
@@ -124,18 +133,22 @@ def discover(source: Path) -> list[StudyFiles]:
 # --- folders and files ---------------------------------------------------------------------------
 
 
-def _walk(root: Path) -> list[tuple[Path, list[str]]]:
+def _walk(root: Path) -> list[_Listing]:
     """Folders with their file names, sorted; links are followed, hidden names and loops are not."""
-    found: list[tuple[Path, list[str]]] = []
+    found: list[_Listing] = []
     seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+
+    def unlisted(error: OSError) -> None:
+        found.append(_Listing(Path(error.filename), [], f"the folder cannot be listed: {error.strerror}"))
+
+    for folder, subfolders, names in os.walk(root, onerror=unlisted, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
             continue
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if _visible(name))
-        found.append((Path(folder), sorted(name for name in names if _visible(name))))
+        found.append(_Listing(Path(folder), sorted(name for name in names if _visible(name))))
     return found
 
 
@@ -143,30 +156,31 @@ def _visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def _scan(folders: list[tuple[Path, list[str]]]) -> list[_Folder]:
-    if sum(len(names) for _, names in folders) < PARALLEL_FROM_FILES:
+def _scan(folders: list[_Listing]) -> list[_Folder]:
+    if sum(len(folder.names) for folder in folders) < PARALLEL_FROM_FILES:
         return [_scan_folder(folder) for folder in folders]
     processes = min(8, os.cpu_count() or 1)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         return list(pool.map(_scan_folder, folders, chunksize=4))
 
 
-def _scan_folder(folder: tuple[Path, list[str]]) -> _Folder:
-    path, names = folder
+def _scan_folder(folder: _Listing) -> _Folder:
+    path, names, error = folder
     images: defaultdict[_Kind, list[tuple[Path, float | None]]] = defaultdict(list)
-    volumes, unreadable = [], []
+    volumes: list[Path] = []
+    unreadable = [error] if error else []
     for file in (path / name for name in names):
-        if nifti.can_read((file,)):
+        if _volume_reader(file):
             volumes.append(file)
             continue
         try:
             header = _image_header(file)
             if header is not None:
                 images[_kind(header)].append((file, _z_mm(header)))
-        except (UnreadableFile, *dicom.FOREIGN_ERRORS) as error:
-            unreadable.append(
-                str(error) if isinstance(error, UnreadableFile) else f"{file.name} cannot be read: {error}"
-            )
+        except UnreadableFile as fault:
+            unreadable.append(str(fault))
+        except dicom.FOREIGN_ERRORS as fault:
+            unreadable.append(f"{file.name} cannot be read: {fault}")
     return _Folder(path, tuple(_stack(*item) for item in images.items()), tuple(volumes), tuple(unreadable))
 
 
@@ -179,7 +193,8 @@ def _image_header(path: Path) -> Dataset | None:
     header = dicom.read_header(path, TAGS)
     if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         return None
-    if not header.get("Modality") or (header.Modality == "CT" and not header.get("Rows")):
+    is_ct = header.get("SOPClassUID") in (CTImageStorage, EnhancedCTImageStorage)
+    if not header.get("Modality") or (is_ct and not header.get("Rows")):
         raise UnreadableFile(f"{path.name} ends within its header")
     return header
 
@@ -199,6 +214,8 @@ def _unsuitable(header: Dataset) -> str:
     orientation = header.get("ImageOrientationPatient")
     if header.Modality != "CT":
         return str(header.Modality)
+    if not header.get("Rows"):
+        return "CT without an image"
     if words & {"LOCALIZER", "SCOUT"}:
         return "localizer"
     if words & {"DERIVED", "SECONDARY"}:
@@ -289,7 +306,7 @@ def _nothing_suitable(series: list[_Stack]) -> NoSuitableSeries:
 def _with_unreadable(root: Path, folders: list[_Folder], studies: list[StudyFiles]) -> list[StudyFiles]:
     """Unreadable files become the error of the one study in their folder, otherwise a study of their own.
 
-    A series with a file missing must not be measured, since a slice may be missing in it.
+    A series with a file missing must not be measured: what is missing may be one of its slices.
     """
     studies = list(studies)
     owners: defaultdict[Path, list[int]] = defaultdict(list)
@@ -312,14 +329,20 @@ def _with_unreadable(root: Path, folders: list[_Folder], studies: list[StudyFile
 
 
 def _volume_study(root: Path, path: Path) -> StudyFiles:
+    reader = _volume_reader(path)
     source = _relative(root, path)
-    suffix = next(suffix for suffix in nifti.SUFFIXES if source.lower().endswith(suffix))
+    suffix = next(suffix for suffix in reader.SUFFIXES if source.lower().endswith(suffix))
     study = StudyFiles(_safe_id(source[: -len(suffix)]), source, (path,))
     try:
-        nifti.load(path)
-    except UnreadableFile as error:
+        reader.read_geometry(study)
+    except StudyError as error:
         return replace(study, error=error)
     return study
+
+
+def _volume_reader(path: Path) -> Any:
+    """The reader for which this file is a study of its own, or None."""
+    return next((reader for reader in VOLUME_READERS if reader.can_read((path,))), None)
 
 
 # --- manifest ------------------------------------------------------------------------------------
@@ -381,14 +404,16 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _files_at(path: Path) -> list[tuple[Path, list[str]]]:
+def _files_at(path: Path) -> list[_Listing]:
     """The files that a row of a manifest means: a folder's, a NIfTI file, or those beside a DICOM file."""
     if path.is_dir():
         return _walk(path)
-    if nifti.can_read((path,)):
-        return [(path.parent, [path.name])] if path.is_file() else []
-    beside = path.parent.iterdir() if path.is_file() else ()
-    return [(path.parent, sorted(file.name for file in beside if file.is_file() and _visible(file.name)))]
+    if not path.is_file():
+        return []
+    beside = [path] if _volume_reader(path) else path.parent.iterdir()
+    return [
+        _Listing(path.parent, sorted(file.name for file in beside if file.is_file() and _visible(file.name)))
+    ]
 
 
 def _row_study(root: Path, row: _Row, folders: list[_Folder]) -> StudyFiles:

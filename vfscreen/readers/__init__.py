@@ -14,7 +14,9 @@ from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Volume, VolumeGeometry
 
-READERS = (nifti, dicom)
+VOLUME_READERS = (nifti,)
+"""Formats in which one file is one study, known by its suffix."""
+READERS = (*VOLUME_READERS, dicom)
 """Asked in this order; the first that can read the files does."""
 
 

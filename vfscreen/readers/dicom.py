@@ -28,6 +28,8 @@ NEAREST_SLICES_MM = 0.05  # what lies closer is the same slice twice
 ORIENTATION_TOLERANCE = 1e-3  # of a direction cosine
 SPACING_TOLERANCE = 1e-3  # of a pixel spacing, mm
 FASTEST_DECODER = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
+FIRST_TAGS = (b"\x02\0\0\0UL", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
+"""How a DICOM file without preamble can begin."""
 KEY_TAGS = ["PatientID", "StudyDate", "SeriesInstanceUID"]
 SLICE_TAGS = [
     "NumberOfFrames",
@@ -84,14 +86,13 @@ def looks_like_dicom(path: Path) -> bool:
     """
     with path.open("rb") as file:
         start = file.read(132)
-    first_group_is_low = start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00"
-    return start[128:] == b"DICM" or first_group_is_low
+    return start[128:] == b"DICM" or start.startswith(FIRST_TAGS)
 
 
 def read_header(path: Path, tags: list[str]) -> Dataset:
     """The named tags of a file, nothing else. Raises UnreadableFile."""
     try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=looks_like_dicom(path))
+        return dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=True)
     except FOREIGN_ERRORS as error:
         raise UnreadableFile(f"{path.name} cannot be read as DICOM: {error}") from error
 

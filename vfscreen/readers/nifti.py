@@ -34,24 +34,16 @@ def can_read(files: Sequence[Path]) -> bool:
     return len(files) == 1 and files[0].name.lower().endswith(SUFFIXES)
 
 
-def load(path: Path) -> Any:
-    """The nibabel image of a file, header only. Raises UnreadableFile."""
-    try:
-        return nibabel.load(path)
-    except (*FOREIGN_ERRORS, ImageFileError, HeaderDataError) as error:
-        raise UnreadableFile(f"{path.name} cannot be opened as NIfTI: {error}") from error
-
-
 def read_geometry(study: StudyFiles) -> tuple[VolumeGeometry, StudyHeader]:
     """Grid and linking keys, without pixels. Raises UnreadableFile or MissingGeometry."""
     path = study.files[0]
-    return _geometry(load(path), path.name), StudyHeader(patient_id=study.patient_id)
+    return _geometry(_load(path), path.name), StudyHeader(patient_id=study.patient_id)
 
 
 def read(study: StudyFiles) -> StudyImage:
     """The volume, indexed (k, j, i): the reverse of the axes stored. Raises as `read_geometry`."""
     path = study.files[0]
-    image = load(path)
+    image = _load(path)
     geometry = _geometry(image, path.name)
     try:
         stored = image.dataobj.get_unscaled().reshape(geometry.shape[::-1], order="F")
@@ -59,6 +51,13 @@ def read(study: StudyFiles) -> StudyImage:
         raise UnreadableFile(f"the pixels of {path.name} cannot be read: {error}") from error
     hu = _hounsfield(stored.T, image.dataobj.slope, image.dataobj.inter)
     return StudyImage(Volume(hu, geometry), StudyHeader(patient_id=study.patient_id))
+
+
+def _load(path: Path) -> Any:
+    try:
+        return nibabel.load(path)
+    except (*FOREIGN_ERRORS, ImageFileError, HeaderDataError) as error:
+        raise UnreadableFile(f"{path.name} cannot be opened as NIfTI: {error}") from error
 
 
 def _geometry(image: Any, name: str) -> VolumeGeometry:

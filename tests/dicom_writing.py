@@ -1,0 +1,115 @@
+"""Small CT volumes written as DICOM series and NIfTI files, with a name that no result may show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from vfscreen.volume import Volume, VolumeGeometry, lps_from_ras
+
+PRIVATE = ("DOE", "JANE", "19500101", "1950-01-01")
+"""What stands in the headers that `write_series` writes and must stand in no result."""
+
+
+def ramp_volume(
+    axes_mm: np.ndarray, shape: tuple[int, int, int] = (24, 10, 12), center=(10, -20, -300)
+) -> Volume:
+    """A volume whose HU are `ramp_hu` of the patient's mm; `axes_mm` (3, 3) are the steps along k, j, i."""
+    affine = np.eye(4)
+    affine[:3, :3] = axes_mm
+    affine[:3, 3] = np.asarray(center) - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
+    geometry = VolumeGeometry(shape, affine)
+    points = geometry.to_patient(np.moveaxis(np.indices(shape), 0, -1))
+    return Volume(np.rint(ramp_hu(points)).astype(np.int16), geometry)
+
+
+def ramp_hu(points_mm: np.ndarray) -> np.ndarray:
+    """Linear in LPS mm, another slope along each axis: linear interpolation gives it back exactly."""
+    x, y, z = np.moveaxis(points_mm, -1, 0)
+    return 7 * x - 11 * y + 3 * z + 800
+
+
+def write_series(
+    folder: Path,
+    volume: Volume,
+    *,
+    slope: float = 1.0,
+    intercept: float = -1024.0,
+    names: list[str] | None = None,
+    **tags: object,
+) -> list[Path]:
+    """One file a slice along k; `tags` replace header values, None leaves a tag out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = names or [f"{k:04d}.dcm" for k in range(len(volume.hu))]
+    uids = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
+    for k, name in enumerate(names):
+        dataset = _slice(volume, k, slope, intercept, {**uids, **tags})
+        dataset.save_as(folder / name, enforce_file_format=True)
+    return [folder / name for name in names]
+
+
+def _slice(volume: Volume, k: int, slope: float, intercept: float, tags: dict[str, object]) -> Dataset:
+    affine = volume.geometry.affine
+    rows, columns = affine[:3, 1], affine[:3, 2]
+    row_mm, column_mm = np.linalg.norm(rows), np.linalg.norm(columns)
+    stored = np.rint((volume.hu[k] - intercept) / slope).astype(np.int16)
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    values: dict[str, object] = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": generate_uid(),
+        "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "PatientName": "DOE^JANE",
+        "PatientBirthDate": "19500101",
+        "PatientID": "P-17",
+        "StudyDate": "20200131",
+        "InstanceNumber": str(k * 7 % len(volume.hu)),
+        "ImagePositionPatient": [f"{v:.6f}" for v in affine[:3, :3] @ [k, 0, 0] + affine[:3, 3]],
+        "ImageOrientationPatient": [f"{v:.8f}" for v in (*columns / column_mm, *rows / row_mm)],
+        "PixelSpacing": [f"{row_mm:.6f}", f"{column_mm:.6f}"],
+        "SliceThickness": "9",
+        "Rows": stored.shape[0],
+        "Columns": stored.shape[1],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 1,
+        "RescaleSlope": str(slope),
+        "RescaleIntercept": str(intercept),
+        **tags,
+    }
+    for tag, value in values.items():
+        if value is not None:
+            setattr(dataset, tag, value)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.PixelData = stored.tobytes()
+    return dataset
+
+
+def nifti_image(volume: Volume, axcodes: str = "RAS") -> nibabel.Nifti1Image:
+    """The volume as NIfTI with its stored axes running as `axcodes` say; sform and mm are set."""
+    image = nibabel.Nifti1Image(volume.hu.T, lps_from_ras(volume.geometry.affine[:, [2, 1, 0, 3]]))
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(axcodes)
+    )
+    image = image.as_reoriented(turn)
+    image.set_sform(image.affine, 1)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def write_nifti(path: Path, volume: Volume, axcodes: str = "RAS") -> Path:
+    """`nifti_image` written to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nifti_image(volume, axcodes), path)
+    return path
