@@ -56,7 +56,7 @@ SHARP_KERNEL = re.compile(r"BONE|LUNG|EDGE|ULTRA|^[BHTUQ][A-Z]?[5-9]\d|^Y|^[DEL]
 AXIAL_COSINE = 0.7
 SIMILAR_COVERAGE = 0.9
 THIN_MM = 1.5
-PARALLEL_FROM_FILES = 2000  # below it, starting processes takes longer than reading
+PARALLEL_FROM_FILES = 10_000  # below it, starting processes takes longer than reading
 LONGEST_ID = 120
 
 
