@@ -75,7 +75,10 @@ def run_command(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="INPUT", help="Folder, NIfTI file or manifest (.csv, .parquet).", rich_help_panel="Input"
+            metavar="INPUT",
+            exists=True,
+            help="Folder, NIfTI file or manifest (.csv, .parquet).",
+            rich_help_panel="Input",
         ),
     ],
     out: Out,

@@ -38,7 +38,7 @@ from vfscreen.screening import finish
 from vfscreen.settings import Settings, Thumbnails
 from vfscreen.straighten import Sheet
 from vfscreen.study import Detection, StudyFiles, StudyHeader, StudyResult
-from vfscreen.threads import DeviceThread, Picture, WriterThread
+from vfscreen.threads import DeviceThread, Picture, WriterThread, unwritable
 
 if TYPE_CHECKING:
     from vfscreen.networks.weights import Models
@@ -106,21 +106,18 @@ def run(
     """
     source, out, settings = Path(source), Path(out), settings or Settings()
     options = RunOptions(workers or default_workers(), batch_size, limit, thumbnails)
-    started = datetime.now(timezone.utc)
-    studies = discover(source)[:limit]
     models = models or _load_models(device)
-    about = _about(source, settings, models, options, started)
-    _open_results(out, about)
-    finished = finished_study_ids(out)
+    about = _about(source, settings, models, options)
+    results, finished = _open_results(out, about, settings.measure.threshold)
+    studies = discover(source)[:limit]
+    write_run_json(out, about)
     pending = [study for study in studies if study.study_id not in finished]
     tally = Tally(total=len(studies), before=len(studies) - len(pending))
-    del studies  # a large archive's paths are let go one study after the other
     stage_seconds: Counter[str] = Counter()
-    writer = WriterThread(ResultWriter(out, settings.measure.threshold))
-    screening = Screening(models, settings, options)
+    writer = WriterThread(results)
     try:
         progress(tally)
-        with closing(screening.screen(pending)) as screened:
+        with closing(Screening(models, settings, options).screen(pending)) as screened:
             for study in screened:
                 writer.put(study.record, study.picture(settings, thumbnails))
                 stage_seconds.update(study.record.stage_seconds)
@@ -128,9 +125,7 @@ def run(
                 progress(tally)
     finally:  # also after Ctrl-C: what is finished becomes tables
         writer.close()
-        consolidate(out)
-        summary = _summary(out, tally.new, started)
-        write_run_json(out, {**about, **_outcome(summary, stage_seconds)})
+        summary = _make_tables(out, about, tally, stage_seconds)
     return summary
 
 
@@ -407,9 +402,7 @@ def _load_models(device: str) -> Models:
     return load_models(device=device)
 
 
-def _about(
-    source: Path, settings: Settings, models: Models, options: RunOptions, started: datetime
-) -> dict[str, Any]:
+def _about(source: Path, settings: Settings, models: Models, options: RunOptions) -> dict[str, Any]:
     """What is needed to repeat the run, known before it begins."""
     return {
         "versions": provenance.versions(),
@@ -418,20 +411,20 @@ def _about(
         "options": asdict(options),
         "weights": dict(models.provenance),
         "machine": {**provenance.machine(), "device": models.device},
-        "started": started.isoformat(timespec="seconds"),
+        "started": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
     }
 
 
-def _open_results(out: Path, about: Mapping[str, Any]) -> None:
-    """Make sure that results can be written, and that those of earlier calls were made in the same way."""
+def _open_results(out: Path, about: Mapping[str, Any], threshold: float) -> tuple[ResultWriter, set[str]]:
+    """The writer, and the studies that are finished; those must have been screened in the same way."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        earlier = out / "run.json"
-        if earlier.exists():
-            _check_same_method(json.loads(earlier.read_text()), json.loads(json.dumps(about)), out)
-        write_run_json(out, about)
-    except (OSError, ValueError) as error:
+        results = ResultWriter(out, threshold)
+        finished = finished_study_ids(out)
+        if finished and (out / "run.json").exists():
+            _check_same_method(json.loads((out / "run.json").read_text()), json.loads(json.dumps(about)), out)
+    except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"Results cannot be written to {out}: {error}") from error
+    return results, finished
 
 
 def _check_same_method(earlier: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
@@ -443,11 +436,24 @@ def _check_same_method(earlier: Mapping[str, Any], now: Mapping[str, Any], out: 
             )
 
 
-def _summary(out: Path, new: int, started: datetime) -> RunSummary:
+def _make_tables(
+    out: Path, about: Mapping[str, Any], tally: Tally, stage_seconds: Mapping[str, float]
+) -> RunSummary:
+    """The tables of all that is finished, what they hold, and run.json."""
+    try:
+        consolidate(out)
+        summary = _summary(out, tally.new, about["started"])
+        write_run_json(out, {**about, **_outcome(summary, stage_seconds)})
+    except OSError as error:
+        raise unwritable(error) from error
+    return summary
+
+
+def _summary(out: Path, new: int, started: str) -> RunSummary:
     table = pq.read_table(out / "studies.parquet", columns=["status", "flagged"])
     by_status = Counter(table["status"].to_pylist())
-    seconds = (datetime.now(timezone.utc) - started).total_seconds()
     flagged = sum(flag is True for flag in table["flagged"].to_pylist())
+    seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(started)).total_seconds()
     return RunSummary(out, table.num_rows, new, seconds, flagged=flagged, **by_status)
 
 

@@ -146,8 +146,10 @@ class Reader:
         self.command, self._idle, self._since = self._outbox.popleft(), False, time.monotonic()
         if isinstance(self.command, Read):
             self.studies[self.command.study.study_id] = self.command.study
-        with suppress(BrokenPipeError, ConnectionResetError):  # its death shows at the next `receive`
+        try:
             self.connection.send(self.command)
+        except (BrokenPipeError, ConnectionResetError):
+            self.command = None  # it died before; `receive` will tell, and this study is not the cause
 
 
 def _serve(connection: Connection, settings: Settings, read: ReadStudy) -> None:

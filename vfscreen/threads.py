@@ -116,10 +116,7 @@ class WriterThread:
 
     def _raise_if_failed(self) -> None:
         if self._error is not None:
-            raise VfscreenError(
-                f"Results cannot be written ({self._error}). What was finished before is safe in the parts/ "
-                "folder of the results; when the cause is removed, the same command goes on from there."
-            ) from self._error
+            raise unwritable(self._error) from self._error
 
     def _write_until_closed(self) -> None:
         try:
@@ -144,6 +141,14 @@ class WriterThread:
             raise
         except Exception as error:  # the border between this study and the next
             self._results.add(replace(record, result=None, error=as_study_error(error), header=StudyHeader()))
+
+
+def unwritable(error: Exception) -> VfscreenError:
+    """What to tell when results can no longer be written."""
+    return VfscreenError(
+        f"Results cannot be written ({error}). What was finished before is safe in the parts/ folder of "
+        "the results; when the cause is removed, the same command goes on from there."
+    )
 
 
 def _drawn(record: StudyRecord, picture: Picture) -> bytes | None:
