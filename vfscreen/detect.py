@@ -21,7 +21,7 @@ AGREEING_IOU = 0.6  # of boxes that are averaged with the one kept
 class DetectorNetwork(Protocol):
     """Normalised sheets (n, rows, columns) to objectness logits and offsets (see `networks.detector`)."""
 
-    def __call__(self, sheets: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    def __call__(self, images: NDArray[np.float32]) -> tuple[Floats, Floats]:
         """Objectness (n, 16, h, w) and offsets (n, 16, 12, h, w) of a batch."""
         ...
 
@@ -42,9 +42,7 @@ def detect(
 ) -> list[tuple[Detection, ...]]:
     """Vertebrae of each sheet, cranial first; the padded sheets of one call have equal shapes."""
     scores, offsets = network(np.stack([normalise(padded(s.image)) for s in sheets]))
-    return [
-        _detections(sheet, *each, settings) for sheet, *each in zip(sheets, scores, offsets, strict=True)
-    ]
+    return [_detections(*each, settings) for each in zip(sheets, scores, offsets, strict=True)]
 
 
 def _detections(
@@ -67,9 +65,7 @@ def _candidates(logits: Floats, offsets: Floats, min_score: float) -> tuple[Floa
     return scores[which, row, column], centers[:, None] + shifts
 
 
-def suppress(
-    scores: Floats, keypoints: Floats, max_overlap: float
-) -> list[tuple[int, NDArray[np.bool_]]]:
+def suppress(scores: Floats, keypoints: Floats, max_overlap: float) -> list[tuple[int, NDArray[np.bool_]]]:
     """Non-maximum suppression: the best of each vertebra, and the candidates that agree with it.
 
     Boxes overlap by the area in which they meet over the smaller area.

@@ -34,6 +34,7 @@ class StraightenSettings:
     pixel_mm: float = 1.0
     width_mm: float = 80.0
     sheet_offsets_mm: tuple[float, ...] = (-1.5, 0.0, 1.5)  # averaged: noise falls, the plane stays
+    margin_mm: float = 7.0  # to both sides of the sheet that the image must show, or a body is cut
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class DetectSettings:
 
     min_score: float = 0.5
     max_overlap: float = 0.2  # of two boxes (intersection over the smaller area) after suppression
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    """When a vertebra is not counted, and a study's result is doubted."""
+
+    edge_mm: float = 1.0  # round a vertebra that the image must show too
+    min_vertebrae: int = 3  # fewer are too little to call a patient unfractured
+    min_column_inside: float = 0.5  # share of the vertebral bodies' column that the image must show
+    max_step: float = 1.7  # between neighbouring vertebrae, in medians of their distances
+    max_slice_spacing_mm: float = 3.5  # beyond it heights are coarse
 
 
 @dataclass(frozen=True)
@@ -59,4 +71,5 @@ class Settings:
     localize: LocalizeSettings = field(default_factory=LocalizeSettings)
     straighten: StraightenSettings = field(default_factory=StraightenSettings)
     detect: DetectSettings = field(default_factory=DetectSettings)
+    quality: QualitySettings = field(default_factory=QualitySettings)
     measure: MeasureSettings = field(default_factory=MeasureSettings)

@@ -11,8 +11,6 @@ from vfscreen.curve import SpineCurve
 from vfscreen.settings import StraightenSettings
 from vfscreen.volume import Floats, Volume
 
-LATERAL_MARGIN_MM = 7.0  # the image must reach this far to both sides of the sheet to show a vertebra
-
 
 @dataclass(frozen=True)
 class Sheet:
@@ -48,6 +46,6 @@ def sheet_points(curve: SpineCurve, settings: StraightenSettings, left_mm: float
 def straighten(volume: Volume, curve: SpineCurve, settings: StraightenSettings) -> Sheet:
     """The mean of a few parallel sheets a millimetre or two apart: noise falls, the plane stays."""
     sheets = [volume.sample(sheet_points(curve, settings, offset)) for offset in settings.sheet_offsets_mm]
-    sides = [sheet_points(curve, settings, side) for side in (-LATERAL_MARGIN_MM, LATERAL_MARGIN_MM)]
+    sides = [sheet_points(curve, settings, side) for side in (-settings.margin_mm, settings.margin_mm)]
     inside = np.all([volume.geometry.contains(points) for points in sides], axis=0)
     return Sheet(np.mean(sheets, axis=0, dtype=np.float32), inside, curve, settings.pixel_mm)

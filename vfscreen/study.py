@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vfscreen.errors import StudyError
 from vfscreen.volume import Floats, Volume
@@ -100,7 +99,7 @@ class StudyResult:
     header: StudyHeader
     status: str  # ok, partial
     vertebrae: tuple[Vertebra, ...] = ()
-    curve_mm: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)))
+    curve_mm: Floats = field(default_factory=lambda: np.empty((0, 3)))
     doubts: tuple[Doubt, ...] = ()
 
     @property

@@ -8,6 +8,7 @@ cranial.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,7 @@ class Volume:
 
     def block_average(self, factors: tuple[int, int, int]) -> tuple[NDArray[np.float32], VolumeGeometry]:
         """Mean over blocks of voxels; an incomplete block at the far end is averaged over what it has."""
-        hu: NDArray[np.float32] = self.hu
+        hu: NDArray[Any] = self.hu
         for axis, factor in enumerate(factors):
             if factor > 1:
                 hu = _block_mean(hu, axis, factor)
@@ -128,4 +129,5 @@ def _block_mean(values: NDArray[np.generic], axis: int, factor: int) -> NDArray[
     starts = np.arange(0, values.shape[axis], factor)
     sums = np.add.reduceat(values, starts, axis=axis, dtype=np.float32)
     counts = np.diff(np.append(starts, values.shape[axis])).astype(np.float32)
-    return sums / counts.reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+    shape = [-1 if a == axis else 1 for a in range(values.ndim)]
+    return np.divide(sums, counts.reshape(shape), dtype=np.float32)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vfscreen.volume import AIR_HU, Floats
 
@@ -74,7 +74,7 @@ class SampleGrid:
 
 
 def paint(structures: Sequence[Structure], grid: SampleGrid) -> Field:
-    """HU of the structures on a grid, float32 (z, y, x); later ones cover earlier ones, around them is air."""
+    """HU of the structures on a grid, float32 (z, y, x): later ones cover earlier ones; around is air."""
     hu = np.full(grid.shape, AIR_HU, np.float32)
     soft = np.float32(max(grid.pitch_mm, 0.5))
     for structure in structures:
@@ -88,7 +88,7 @@ def paint(structures: Sequence[Structure], grid: SampleGrid) -> Field:
     return hu
 
 
-def ellipsoid(center: Sequence[float], radii: Sequence[float], hu: float) -> Structure:
+def ellipsoid(center: ArrayLike, radii: ArrayLike, hu: float) -> Structure:
     """An ellipsoid along the patient's axes, mm."""
     c, r = np.asarray(center, np.float32), np.asarray(radii, np.float32)
 

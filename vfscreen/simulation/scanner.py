@@ -48,7 +48,9 @@ def fine_planes(low_mm: float, high_mm: float) -> Floats:
     return np.arange(low_mm, high_mm, FINE_MM)
 
 
-def acquire(rng: np.random.Generator, fine: Field, grid: SampleGrid, scanner: Scanner) -> tuple[Field, Floats]:
+def acquire(
+    rng: np.random.Generator, fine: Field, grid: SampleGrid, scanner: Scanner
+) -> tuple[Field, Floats]:
     """Slices (z, y, x) in HU from finely painted planes, and the slices' z, ascending, mm."""
     spread = np.hypot(scanner.slice_thickness_mm / np.sqrt(12), 0.25) / FINE_MM
     profile = gaussian_filter1d(fine, spread, axis=0)
@@ -72,7 +74,8 @@ def finish(rng: np.random.Generator, slices: Field, grid: SampleGrid, scanner: S
     if scanner.streaks_hu:
         rows = gaussian_filter1d(rng.standard_normal(slices.shape[:2], np.float32), 1.0, axis=1)
         slices = slices + scanner.streaks_hu * rows[:, :, None]
-    return np.clip(slices, -1024, 3071)
+    stored: Field = np.clip(slices, -1024, 3071).astype(np.float32)
+    return stored
 
 
 def paint_slices(person: Person, z_mm: Floats, y_mm: Floats, x_mm: Floats, thickness_mm: float) -> Field:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +24,27 @@ MIN_GAP_MM = 0.8
 
 @dataclass(frozen=True)
 class Deformities:
-    """How often a vertebra is deformed (mild, moderate, severe), and how the kinds share it."""
+    """How often a vertebra is deformed (mild, moderate, severe), and how the kinds share it.
+
+    `forced` names vertebrae that are deformed in any case: (level, kind, G).
+    """
 
     mild: float = 125 / 1268  # prevalence of the paper's data
     moderate: float = 80 / 1268
     severe: float = 17 / 1268
     kinds: tuple[float, float, float] = (0.5, 0.35, 0.15)  # wedge, biconcave, crush
+    forced: tuple[tuple[str, str, float], ...] = ()
+
+    def draw(self, rng: np.random.Generator, level: str) -> tuple[str, float] | None:
+        """Kind and G of the deformity of one vertebra; None for a normal one."""
+        for name, kind, g in self.forced:
+            if name == level:
+                return kind, g
+        rates = [self.mild, self.moderate, self.severe]
+        grade = rng.choice(["", *G_RANGES], p=[1 - sum(rates), *rates])
+        if not grade:
+            return None
+        return str(rng.choice(["wedge", "biconcave", "crush"], p=self.kinds)), rng.uniform(*G_RANGES[grade])
 
 
 FOR_TRAINING = Deformities(mild=0.14, moderate=0.14, severe=0.10)
@@ -101,7 +117,8 @@ def draw_spine(rng: np.random.Generator, deformities: Deformities | None = None)
     table = pd.read_csv(str(files("vfscreen.simulation") / "levels.csv"))
     sizes = _draw_sizes(rng, table)
     tilt = _draw_tilts(rng, table)
-    shapes = [_draw_shape(rng, row, deformities or Deformities()) for row in sizes.itertuples()]
+    rows = zip(sizes.itertuples(), table.level, strict=True)
+    shapes = [_draw_shape(rng, size, level, deformities or Deformities()) for size, level in rows]
     coronal, axial = _draw_scoliosis(rng, len(table))
     bodies: list[Body] = []
     for i, shape in enumerate(shapes):
@@ -143,19 +160,16 @@ def _draw_tilts(rng: np.random.Generator, table: pd.DataFrame) -> Floats:
     return np.asarray(np.deg2rad(smooth_mean + z * table.tilt_sd.to_numpy() * 0.9))
 
 
-def _draw_shape(rng: np.random.Generator, size: object, deformities: Deformities) -> dict[str, float]:
+def _draw_shape(
+    rng: np.random.Generator, size: Any, level: str, deformities: Deformities
+) -> dict[str, float]:
     """Heights and outline of one body, normal or with a deformity of a grade drawn by its prevalence."""
-    hp, ratio, middle, depth = (
-        getattr(size, k) for k in ("posterior", "anterior_ratio", "middle_ratio", "depth")
-    )
-    ha = hp * ratio
-    hm = 0.5 * (ha + hp) * middle
+    hp, ha = size.posterior, size.posterior * size.anterior_ratio
+    hm = 0.5 * (ha + hp) * size.middle_ratio
     upper, shift = float(np.clip(rng.normal(0.5, 0.12), 0.2, 0.8)), 0.0
-    rates = [deformities.mild, deformities.moderate, deformities.severe]
-    grade = rng.choice(["", *G_RANGES], p=[1 - sum(rates), *rates])
-    if grade:
-        g = rng.uniform(*G_RANGES[grade])
-        kind = rng.choice(["wedge", "biconcave", "crush"], p=deformities.kinds)
+    deformity = deformities.draw(rng, level)
+    if deformity:
+        kind, g = deformity
         before = ha
         ha, hm, hp = _deformed(rng, kind, g, ha, hp)
         upper = float(rng.choice([rng.uniform(0.3, 0.7), rng.uniform(0.8, 1.0), rng.uniform(0, 0.2)]))
@@ -164,8 +178,8 @@ def _draw_shape(rng: np.random.Generator, size: object, deformities: Deformities
         "height_anterior_mm": float(ha),
         "height_middle_mm": float(hm),
         "height_posterior_mm": float(hp),
-        "depth_mm": float(depth),
-        "width_mm": float(depth * np.clip(rng.normal(1.3, 0.08), 1.05, 1.55)),
+        "depth_mm": float(size.depth),
+        "width_mm": float(size.depth * np.clip(rng.normal(1.3, 0.08), 1.05, 1.55)),
         "upper_share": upper,
         "rim_shift_mm": float(shift),
     }
@@ -192,7 +206,11 @@ def _draw_sacrum(rng: np.random.Generator, last: Body) -> list[Body]:
     tilt, size = np.deg2rad(rng.uniform(-55, -35)), 1.0
     for i, (gap, turn) in enumerate([(rng.uniform(4, 12), 0.0), (rng.uniform(0.8, 3), -12), (0.8, -5)]):
         tilt, height = tilt + np.deg2rad(turn), 28.0 * size
-        shape = {"height_anterior_mm": height, "height_middle_mm": 0.92 * height, "height_posterior_mm": 0.88 * height}
+        shape = {
+            "height_anterior_mm": height,
+            "height_middle_mm": 0.92 * height,
+            "height_posterior_mm": 0.88 * height,
+        }
         body = Body(
             level=f"S{i + 1}",
             center_mm=np.zeros(3),

@@ -100,13 +100,15 @@ def _abdomen(rng: np.random.Generator, f: Frame) -> list[Structure]:
     parts.append(ellipsoid(spleen, rng.uniform((25, 30, 35), (45, 50, 65)), rng.uniform(30, 170)))
     for side in (-1, 1):
         low = -rng.uniform(150, 210)
-        x0, y0 = (float(v) for v in f.spine(np.float32(low)))
+        x0, y0 = (float(v[0]) for v in f.spine(np.array([low], np.float32)))
         kidney = (x0 + side * rng.uniform(50, 70), y0 - rng.uniform(-10, 25), low)
         parts.append(ellipsoid(kidney, rng.uniform((20, 20, 42), (32, 32, 62)), rng.uniform(20, 260)))
         psoas = np.array([[x0 + side * 34, y0 + 4, -130], [x0 + side * 52, y0 - 12, -320]])
         parts.append(tube(psoas, rng.uniform(12, 24), rng.uniform(25, 75)))
     for _ in range(rng.integers(3, 14)):
-        middle = rng.uniform((-110, f.middle_y - 0.6 * f.half_depth, -330), (110, f.middle_y + 10, f.diaphragm))
+        middle = rng.uniform(
+            (-110, f.middle_y - 0.6 * f.half_depth, -330), (110, f.middle_y + 10, f.diaphragm)
+        )
         hu = rng.choice([rng.uniform(-40, 80), -1000.0, rng.uniform(80, 400)], p=[0.65, 0.25, 0.1])
         parts.append(ellipsoid(middle, rng.uniform(10, 42, 3), float(hu)))
     return parts
@@ -153,12 +155,15 @@ def _lungs(rng: np.random.Generator, f: Frame) -> list[Structure]:
         ) -> Field:
             x0, y0 = f.spine(z)
             taper = np.sqrt(np.clip((f.lung_top - z) / apex, 1e-3, 1))
-            q = np.sqrt(((x - middle) / (wide * taper)) ** 2 + ((y - f.middle_y) / (1.15 * f.half_depth * taper)) ** 2)
+            q = np.sqrt(
+                ((x - middle) / (wide * taper)) ** 2 + ((y - f.middle_y) / (1.15 * f.half_depth * taper)) ** 2
+            )
             inside = np.minimum((1 - q) * wide, (share - f.radius(x, y, z)) * np.float32(f.half_depth))
             floor = dome - arch * ((x - middle) / wide) ** 2 - tilt * np.clip(y - f.middle_y, -40, 90)
             lateral = side * (x - x0) - np.clip(y - y0 + 18, 0, 30) * 0.8
             return np.asarray(
-                np.minimum(np.minimum(inside, z - floor), np.minimum(lateral, y0 + gutter + 12 - y)), np.float32
+                np.minimum(np.minimum(inside, z - floor), np.minimum(lateral, y0 + gutter + 12 - y)),
+                np.float32,
             )
 
         parts.append(Structure(depth, hu + rng.uniform(-30, 30), _box(z=(-260, f.lung_top))))
@@ -221,10 +226,14 @@ def _vessels(rng: np.random.Generator, f: Frame) -> list[Structure]:
     rng.bit_generator.state = state  # the blood keeps to its wall
     parts.append(along(dx, dy, r - _wall_mm(wall, blood), blood, (-290, arch), wander))
     gas = -1000.0 if rng.random() < 0.25 else rng.uniform(0, 60)
-    parts.append(along(rng.uniform(-8, 14), rng.uniform(24, 34), rng.uniform(4, 9), gas, (f.diaphragm, 300), 3))
+    parts.append(
+        along(rng.uniform(-8, 14), rng.uniform(24, 34), rng.uniform(4, 9), gas, (f.diaphragm, 300), 3)
+    )
     vein = rng.uniform(20, 60) if rng.random() < 0.7 else blood
     parts.append(along(rng.uniform(-14, 2), rng.uniform(18, 24), rng.uniform(2, 6), vein, (-140, arch), 2))
-    parts.append(along(rng.uniform(-30, -10), rng.uniform(24, 38), rng.uniform(8, 14), vein, (-300, f.diaphragm), 3))
+    parts.append(
+        along(rng.uniform(-30, -10), rng.uniform(24, 38), rng.uniform(8, 14), vein, (-300, f.diaphragm), 3)
+    )
     windpipe = (f.lung_top - rng.uniform(60, 100), np.inf)
     parts.append(along(rng.uniform(-8, 8), rng.uniform(32, 50), rng.uniform(6, 10), -1000.0, windpipe, 2))
     return parts
@@ -243,7 +252,7 @@ def _bones(rng: np.random.Generator, f: Frame) -> list[Structure]:
     hu = rng.uniform(120, 520)
 
     def ribs(x: Field, y: Field, z: Field) -> Field:
-        x0, y0 = f.spine(z)
+        x0, _ = f.spine(z)
         angle = np.arctan2(np.abs(x - x0), y - np.float32(f.middle_y) + 1e-3)
         shell = thick - np.abs(f.radius(x, y, z) - share) * np.float32(f.half_depth)
         row = height - np.abs((z + angle * slope + phase) % pitch - pitch / 2)
@@ -252,18 +261,22 @@ def _bones(rng: np.random.Generator, f: Frame) -> list[Structure]:
 
     parts = [Structure(ribs, hu, _box(z=(low, f.lung_top + 10)))]
     front = f.middle_y - f.half_depth * rng.uniform(0.78, 0.88)
-    breast = np.array([[0, front, f.lung_top - 40], [0, front - 8, f.diaphragm + 60]]) + [rng.uniform(-6, 6), 0, 0]
-    for side in (-6, 0, 6):
-        parts.append(tube(breast + [side, 0, 0], rng.uniform(5, 7), rng.uniform(100, 350)))
+    breast = np.array([[0, front, f.lung_top - 40], [0, front - 8, f.diaphragm + 60]])
+    for side in rng.uniform(-6, 6) + np.array([-6, 0, 6]):
+        parts.append(tube(breast + np.array([side, 0, 0]), rng.uniform(5, 7), rng.uniform(100, 350)))
     for side in (-1, 1):
         if rng.random() < 0.8:
-            inner = np.array([side * rng.uniform(60, 90), f.middle_y + f.half_depth * rng.uniform(0.5, 0.75), 0])
+            inner = np.array(
+                [side * rng.uniform(60, 90), f.middle_y + f.half_depth * rng.uniform(0.5, 0.75), 0]
+            )
             for step in np.linspace(0, 1, 6):
-                start = inner + [side * 55 * step, -25 * step, f.lung_top - 10]
+                start = inner + np.array([side * 55 * step, -25 * step, f.lung_top - 10])
                 blade = np.stack([start, start - [side * 15 * step, 0, 110 * (1 - 0.5 * step)]])
                 parts.append(tube(blade, rng.uniform(3, 5), rng.uniform(150, 600)))
         if rng.random() < 0.8:
-            collar = np.array([[side * 15, front + 10, f.lung_top - 10], [side * 150, front + 60, f.lung_top + 15]])
+            collar = np.array(
+                [[side * 15, front + 10, f.lung_top - 10], [side * 150, front + 60, f.lung_top + 15]]
+            )
             parts.append(tube(collar, rng.uniform(5, 8), rng.uniform(200, 600)))
     return parts
 
@@ -275,7 +288,11 @@ def _outside(rng: np.random.Generator, f: Frame) -> list[Structure]:
         for side in (-1, 1):
             x, y = side * (f.half_width + rng.uniform(25, 55)), f.middle_y + rng.uniform(-40, 40)
             arm = np.array([[x, y, -400], [x, y, f.lung_top]])
-            for radius, hu in ((rng.uniform(32, 46), rng.uniform(0, 60)), (11, rng.uniform(500, 1100)), (7, 80.0)):
+            for radius, hu in (
+                (rng.uniform(32, 46), rng.uniform(0, 60)),
+                (11, rng.uniform(500, 1100)),
+                (7, 80.0),
+            ):
                 parts.append(tube(arm, radius, hu))
     if rng.random() < 0.7:
         top = f.middle_y + f.half_depth + rng.uniform(2, 25)

@@ -38,7 +38,9 @@ def train(out: Path, steps: int, seed: int, device: str = "auto", workers: int =
     """Train to `steps` and write `detector.pt` to `out`; called again it goes on."""
     torch.manual_seed(seed)
     network = fit(Detector(), make_batch, loss, Plan(out, steps, seed, device, workers))
-    save_weights(network, out / "detector.pt", {"steps": steps, "seed": seed, "trained_on": "simulated sheets"})
+    save_weights(
+        network, out / "detector.pt", {"steps": steps, "seed": seed, "trained_on": "simulated sheets"}
+    )
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ def loss(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
 
 
 def make_targets(keypoints: Floats, ratios: Floats, shape: tuple[int, ...]) -> Targets:
-    """Targets of one sheet from keypoints (n, 6, 2) in pixels; G is NaN where a vertebra is cut by the edge."""
+    """Targets of one sheet from keypoints (n, 6, 2) in pixels; G is NaN where the edge cuts a vertebra."""
     h, w = shape[0] // anchors.STRIDE, shape[1] // anchors.STRIDE
-    cells = anchors.cell_centers(np.stack(np.mgrid[:h, :w], -1)).reshape(-1, 2)
+    cells = anchors.cell_centers(np.indices((h, w)).reshape(2, -1).T.astype(float))
     objectness = np.zeros((len(anchors.SIZES), h * w), np.float32)
     offsets = np.zeros((len(anchors.SIZES), 12, h * w), np.float32)
     weight = np.zeros_like(objectness)

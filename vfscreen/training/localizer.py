@@ -31,7 +31,9 @@ def train(out: Path, steps: int, seed: int, device: str = "auto", workers: int =
     torch.manual_seed(seed)
     plan = Plan(out, steps, seed, device, workers)
     network = fit(Localizer(), make_batch, loss, plan)
-    save_weights(network, out / "localizer.pt", {"steps": steps, "seed": seed, "trained_on": "simulated torsos"})
+    save_weights(
+        network, out / "localizer.pt", {"steps": steps, "seed": seed, "trained_on": "simulated torsos"}
+    )
 
 
 def make_batch(seed: int, step: int) -> Batch:

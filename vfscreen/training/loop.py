@@ -100,7 +100,7 @@ def fit(network: nn.Module, make: Callable[[int, int], Batch], loss: Loss, plan:
             group["lr"] = plan.rate(step)
         value, figures = loss(network, tuple(t.to(device) for t in batch))
         optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimizer.step()
         progress.add({"loss": float(value.detach()), **figures})

@@ -1,0 +1,94 @@
+"""Quality: which detections can be trusted, and what may be wrong with a study's result, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vfscreen.settings import QualitySettings
+from vfscreen.straighten import Sheet
+from vfscreen.study import Detection, Doubt, StudyHeader
+from vfscreen.volume import Floats
+
+BAND_MM = 12.0  # half width of the vertebral bodies' column on the sheet
+HEIGHTS_MM = (3.0, 45.0)  # C4 to L5, the most crushed to the tallest
+DEPTHS_MM = (8.0, 55.0)
+
+
+def trusted(
+    sheet: Sheet, detections: Sequence[Detection], settings: QualitySettings
+) -> tuple[Detection, ...]:
+    """The detections whose vertebra is wholly in the image and has the order and size of a vertebra."""
+    return tuple(
+        d for d in detections if is_plausible(d.keypoints) and is_whole(sheet, d.keypoints, settings.edge_mm)
+    )
+
+
+def is_plausible(keypoints: Floats) -> bool:
+    """Whether keypoints (6, 2) in mm of the sheet stand in anatomical order at possible distances."""
+    heights = keypoints[1::2, 0] - keypoints[0::2, 0]
+    depths = keypoints[4:, 1] - keypoints[:2, 1]
+    middle = keypoints[2:4, 1]
+    ordered = (middle > keypoints[:2, 1]).all() and (middle < keypoints[4:, 1]).all()
+    return bool(ordered and _all_within(heights, HEIGHTS_MM) and _all_within(depths, DEPTHS_MM))
+
+
+def _all_within(values: Floats, limits: tuple[float, float]) -> bool:
+    return bool(((values > limits[0]) & (values < limits[1])).all())
+
+
+def is_whole(sheet: Sheet, keypoints: Floats, edge_mm: float) -> bool:
+    """Whether the image shows the keypoints' box, a little round it and to both sides of the sheet."""
+    pixels = sheet.to_pixels(np.stack([keypoints.min(0) - edge_mm, keypoints.max(0) + edge_mm]))
+    (top, left), (bottom, right) = np.floor(pixels[0]).astype(int), np.ceil(pixels[1]).astype(int)
+    rows, columns = sheet.inside.shape
+    if top < 0 or left < 0 or bottom >= rows or right >= columns:
+        return False
+    return bool(sheet.inside[top : bottom + 1, left : right + 1].all())
+
+
+def doubts(
+    header: StudyHeader, sheet: Sheet, kept: Sequence[Detection], settings: QualitySettings
+) -> tuple[Doubt, ...]:
+    """What may be wrong with a study; `partial` where a fracture could have been missed for it."""
+    checks = (_edge(sheet, settings), _few(kept, settings), _gap(kept, settings), _thick(header, settings))
+    return tuple(doubt for doubt in checks if doubt)
+
+
+def _edge(sheet: Sheet, settings: QualitySettings) -> Doubt | None:
+    columns = np.arange(sheet.image.shape[1])
+    p = sheet.to_millimetres(np.column_stack([np.zeros_like(columns), columns]))[:, 1]
+    share = float(sheet.inside[:, np.abs(p) < BAND_MM].mean())
+    if share >= settings.min_column_inside:
+        return None
+    return Doubt(
+        "spine_at_edge",
+        f"the image ends in or beside the spine: it shows {share:.0%} of the vertebral bodies' column",
+        partial=True,
+    )
+
+
+def _few(kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
+    if len(kept) >= settings.min_vertebrae:
+        return None
+    return Doubt("few_vertebrae", f"only {len(kept)} whole vertebrae could be measured", partial=True)
+
+
+def _gap(kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
+    steps = np.diff([d.keypoints[:, 0].mean() for d in kept])
+    if len(steps) < 3 or steps.max() <= settings.max_step * np.median(steps):
+        return None
+    above = int(steps.argmax()) + 1
+    return Doubt(
+        "vertebra_missed",
+        f"{steps.max():.0f} mm lie between vertebra {above} and {above + 1}: one may have been missed",
+        partial=True,
+    )
+
+
+def _thick(header: StudyHeader, settings: QualitySettings) -> Doubt | None:
+    spacing = header.slice_spacing_mm
+    if spacing is None or spacing <= settings.max_slice_spacing_mm:
+        return None
+    return Doubt("thick_slices", f"slices stand {spacing:.1f} mm apart: heights are coarse")

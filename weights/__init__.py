@@ -1,0 +1,1 @@
+"""Shipped weights, installed as `vfscreen._weights`; see MODEL_CARD.md."""
