@@ -176,5 +176,12 @@ def test_limit_takes_the_first_studies(archive: Path, tmp_path: Path) -> None:
 def test_progress_tells_rate_and_time_left() -> None:
     tally = Tally(total=1000, before=100, measured=90, failed=10, flagged=3)
     assert describe(tally, seconds=120) == (
-        "200/1000 studies, 50.0/min, 16 min left; 90 measured, 3 flagged, 10 failed"
+        "200/1000 studies, 50.0/min, 16 min left; 90 measured, 3 flagged, 10 failed, 0 skipped"
     )
+
+
+def test_results_inside_the_input_are_not_taken_for_studies(tmp_path: Path) -> None:
+    fakes.write_study(tmp_path / "fractured.nii.gz", fakes.FRACTURED_HU)
+    first = run(tmp_path, tmp_path / "results", models=fakes.fake_models(), workers=1)
+    again = run(tmp_path, tmp_path / "results", models=fakes.fake_models(), workers=1)
+    assert (first.studies, again.studies, again.new) == (1, 1, 0)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from vfscreen import __version__
 from vfscreen.errors import VfscreenError, WeightsError
@@ -61,7 +62,9 @@ Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=Fal
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="auto takes the GPU if there is one.", rich_help_panel="Machine")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes that read.", rich_help_panel="Machine")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that prepare data.", rich_help_panel="Machine")
+]
 Weights = Annotated[
     Path | None,
     typer.Option(help="Folder with weights, instead of the shipped ones.", rich_help_panel="Method"),
@@ -74,12 +77,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_
 def run_command(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="INPUT",
-            exists=True,
-            help="Folder, NIfTI file or manifest (.csv, .parquet).",
-            rich_help_panel="Input",
-        ),
+        typer.Argument(metavar="INPUT", help="Folder, NIfTI file or manifest (.csv, .parquet)."),
     ],
     out: Out,
     limit: Annotated[
@@ -177,11 +175,9 @@ def info(weights: Weights = None, device: DeviceOption = Device.auto) -> None:
     """Versions, codecs, weights and device: what a bug report needs."""
     from vfscreen import provenance
 
-    table = Table("what", "found", show_header=False, box=None)
     facts = {**provenance.versions(), **provenance.machine(), **_codecs(), **_weights(weights, device.value)}
     for name, value in facts.items():
-        table.add_row(name, str(value))
-    Console().print(table)
+        typer.echo(f"{name}: {value}")
 
 
 @app.callback(invoke_without_command=True)
@@ -221,7 +217,7 @@ def _print_summary(console: Console, summary: RunSummary) -> None:
 
 
 def _outcome_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("status", "error", "studies")
+    table = Table("status", "error", "studies", box=SIMPLE)
     outcomes = Counter((row["status"], row["error"] or "") for row in rows)
     for (status, error), count in sorted(outcomes.items()):
         table.add_row(status, error, str(count))
@@ -229,7 +225,8 @@ def _outcome_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _studies_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("study", "status", "vertebrae", "min G", "grade", "flagged", "reason")
+    study, reason = Column("study", overflow="fold"), Column("reason", ratio=1)
+    table = Table(study, "status", "vertebrae", "min G", "grade", "flagged", reason, box=SIMPLE)
     for row in rows:
         smallest = row["min_genant_ratio"]
         table.add_row(

@@ -66,7 +66,9 @@ def shown(console: Console) -> Iterator[OnProgress]:
 
 def describe(tally: Tally, seconds: float) -> str:
     """One line: done of total, rate and time left as of this call's `seconds`, and the counts."""
-    counts = f"{tally.measured} measured, {tally.flagged} flagged, {tally.failed} failed"
+    counts = (
+        f"{tally.measured} measured, {tally.flagged} flagged, {tally.failed} failed, {tally.skipped} skipped"
+    )
     done = f"{tally.done}/{tally.total} studies"
     if not tally.new:
         return f"{done}; {counts}"
