@@ -74,8 +74,7 @@ def finish(rng: np.random.Generator, slices: Field, grid: SampleGrid, scanner: S
     if scanner.streaks_hu:
         rows = gaussian_filter1d(rng.standard_normal(slices.shape[:2], np.float32), 1.0, axis=1)
         slices = slices + scanner.streaks_hu * rows[:, :, None]
-    stored: Field = np.clip(slices, -1024, 3071).astype(np.float32)
-    return stored
+    return np.clip(slices, -1024, 3071).astype(np.float32)
 
 
 def paint_slices(person: Person, z_mm: Floats, y_mm: Floats, x_mm: Floats, thickness_mm: float) -> Field:
@@ -87,7 +86,8 @@ def paint_slices(person: Person, z_mm: Floats, y_mm: Floats, x_mm: Floats, thick
         for start in range(0, len(z_mm), 48):
             part = slice(start, start + 48)
             total[part] += paint(person.structures, SampleGrid(z_mm[part] + offset, y_mm, x_mm))
-    return total / planes
+    total /= planes
+    return total
 
 
 def _blur(slices: Field, sigma: Floats) -> Field:
