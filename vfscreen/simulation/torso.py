@@ -278,6 +278,9 @@ def _bones(rng: np.random.Generator, f: Frame) -> list[Structure]:
                 [[side * 15, front + 10, f.lung_top - 10], [side * 150, front + 60, f.lung_top + 15]]
             )
             parts.append(tube(collar, rng.uniform(5, 8), rng.uniform(200, 600)))
+        x, y, z = f.curve_mm[0]  # the ilium stands beside L5
+        ilium = (x + side * rng.uniform(60, 85), y + rng.uniform(0, 30), z - rng.uniform(10, 40))
+        parts.append(ellipsoid(ilium, rng.uniform((8, 35, 45), (18, 60, 70)), rng.uniform(100, 400)))
     return parts
 
 

@@ -30,6 +30,10 @@ ROWS = 192
 PERSONS, SHEETS = 2, 4  # a batch: so many persons, each scanned so many times
 LAYERS_MM = np.arange(-4.5, 4.6, 1.5)  # the slab that is painted, from the curve to the left
 ROW_MM = 0.8  # of the painted slab, to posterior
+ASTRAY, BESIDE_MM = (
+    0.08,
+    (22.0, 40.0),
+)  # how often a curve misses the spine, and how far: then nothing is found
 POSITIVE_IOU = 0.5
 DOUBTFUL_IOU = 0.2  # anchors that meet a vertebra cut by the edge count neither way
 
@@ -103,27 +107,29 @@ def make_targets(keypoints: Floats, ratios: Floats, shape: tuple[int, ...]) -> T
 def draw_sheets(rng: np.random.Generator, n: int) -> list[tuple[Field, Floats, Floats]]:
     """One person scanned n times: sheet HU (ROWS, columns), keypoints (m, 6, 2) in pixels, G (m,)."""
     person = draw_person(rng, FOR_TRAINING)
-    grid = _slab(rng, person)
+    beside_mm = rng.choice([-1, 1]) * rng.uniform(*BESIDE_MM) if rng.random() < ASTRAY else 0.0
+    grid = _slab(rng, person, beside_mm)
     fine = paint(person.structures, grid)
-    return [_sheet(rng, person, fine, grid) for _ in range(n)]
+    return [_sheet(rng, person, fine, grid, beside_mm) for _ in range(n)]
 
 
-def _slab(rng: np.random.Generator, person: Person) -> SampleGrid:
-    """A slab about the mid-sagittal plane that follows the spine sideways."""
+def _slab(rng: np.random.Generator, person: Person, beside_mm: float) -> SampleGrid:
+    """A slab about the mid-sagittal plane, or beside the spine, that follows it sideways."""
     curve = person.spine.curve().points_mm[::-1]
     low = rng.uniform(person.spine.sacrum[-1].center_mm[2], curve[-1, 2] - ROWS + 30)
     z = fine_planes(low, low + ROWS - 8)
     x, y = (np.interp(z, curve[:, 2], curve[:, a]) for a in (0, 1))
-    half = StraightenSettings().width_mm / 2 + 14
-    return SampleGrid(z, np.arange(y.min() - half, y.max() + half, ROW_MM), LAYERS_MM, x)
+    half = StraightenSettings().width_mm / 2 + 14  # a sheet astray meets the end of the image
+    return SampleGrid(z, np.arange(y.min() - half, y.max() + half, ROW_MM), LAYERS_MM, x + beside_mm)
 
 
 def _sheet(
-    rng: np.random.Generator, person: Person, fine: Field, grid: SampleGrid
+    rng: np.random.Generator, person: Person, fine: Field, grid: SampleGrid, beside_mm: float
 ) -> tuple[Field, Floats, Floats]:
     settings = StraightenSettings()
     slices, z = acquire(rng, fine, grid, draw_scanner(rng))
-    curve = _jittered(rng, person, float(z[0]), float(z[-1]))
+    astray_mm = rng.choice([-1, 1]) * rng.uniform(*BESIDE_MM) if rng.random() < ASTRAY else 0.0
+    curve = _jittered(rng, person, (float(z[0]), float(z[-1])), (beside_mm, astray_mm))
     layers = [_sample(slices, z, grid, sheet_points(curve, settings, o)) for o in settings.sheet_offsets_mm]
     image = np.full((ROWS, layers[0].shape[1]), AIR_HU, np.float32)
     rows = min(ROWS, len(layers[0]))
@@ -131,7 +137,7 @@ def _sheet(
     visible = _cut(rng, image, rows)
     bodies = [b.keypoints_mm() for b in person.spine.bodies]
     near = [k for k in bodies if z[0] - 15 < k[:, 2].mean() < z[-1] + 15]
-    if not near:
+    if not near or beside_mm:
         return image, np.empty((0, 6, 2)), np.empty(0)
     pixels = curve.to_straightened(np.stack(near))[..., :2] / settings.pixel_mm
     pixels[..., 1] += (image.shape[1] - 1) / 2
@@ -139,15 +145,18 @@ def _sheet(
     return image, pixels, np.where(whole, genant_ratio(heights_mm(np.stack(near))), np.nan)
 
 
-def _jittered(rng: np.random.Generator, person: Person, low: float, high: float) -> SpineCurve:
-    """The true curve between two heights, displaced smoothly as a localizer would."""
+def _jittered(
+    rng: np.random.Generator, person: Person, z_range: tuple[float, float], astray_mm: tuple[float, float]
+) -> SpineCurve:
+    """The true curve between two heights, displaced smoothly as a localizer would, or led astray."""
+    low, high = z_range
     true = person.spine.curve().points_mm
     z = np.arange(high, low, -1.0)
     knots = np.linspace(high, low, 6)
     error = rng.normal(0, (0.8, 1.5), 2) + rng.normal(0, (0.8, 1.2), (6, 2))
     shift = make_interp_spline(knots[::-1], np.clip(error, (-2.5, -5), (2.5, 5))[::-1], k=3)(z)
     x, y = (_extended(z, true[::-1, 2], true[::-1, a]) for a in (0, 1))
-    return SpineCurve.through(np.stack([x + shift[:, 0], y + shift[:, 1], z], 1))
+    return SpineCurve.through(np.column_stack([np.column_stack([x, y]) + shift + astray_mm, z]))
 
 
 def _extended(z: Floats, known: Floats, values: Floats) -> Floats:

@@ -73,7 +73,7 @@ def _draw_grid(rng: np.random.Generator, person: Person, size: tuple[int, int, i
     depth, height, width = nz * VOXEL_MM, ny * VOXEL_MM, nx * VOXEL_MM
     top = person.spine.bodies[0].center_mm[2]
     bottom = person.spine.sacrum[-1].center_mm[2]
-    z0 = rng.uniform(bottom + 20, top - depth)
+    z0 = rng.uniform(bottom - 70, top - depth)  # down to where no spine is seen any more
     at = person.spine.curve().points_mm
     x_spine, y_spine = (np.interp(z0 + depth / 2, at[::-1, 2], at[::-1, a]) for a in (0, 1))
     whole = width > 250
