@@ -132,12 +132,18 @@ def simulate(
     file_format: Annotated[
         Format, typer.Option("--format", help="File format.", rich_help_panel="Output")
     ] = Format.dicom,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="The studies of sample_data/ instead.", rich_help_panel="Input")
+    ] = False,
 ) -> None:
-    """Make CT studies with known truth."""
-    from vfscreen.simulation.cohort import simulate_cohort
+    """Make CT studies with known truth, which stands beside them in truth.json."""
+    from vfscreen.simulation import cohort
 
-    simulate_cohort(out, studies, seed, file_format.value)
-    typer.echo(f"{studies} studies with their truth are in {out}")
+    if sample:
+        cohort.simulate_sample(out)
+    else:
+        cohort.simulate_cohort(out, studies, seed, file_format.value)
+    typer.echo(f"Simulated studies with their truth are in {out}")
 
 
 @train.command("localizer")

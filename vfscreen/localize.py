@@ -16,7 +16,6 @@ from vfscreen.settings import LocalizeSettings
 from vfscreen.volume import AIR_HU, Floats, Volume, VolumeGeometry, sample_grid
 
 PADDING = 16  # grids are padded to multiples of it, so that studies of like size share a batch
-SCATTER_MM = 1.5  # of the centres in neighbouring slices, left to the smoothing
 
 
 class LocalizerNetwork(Protocol):

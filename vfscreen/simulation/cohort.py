@@ -119,10 +119,10 @@ class SamplePatient:
 
 
 SAMPLE_PATIENTS = (
-    SamplePatient("normal", 11),
-    SamplePatient("moderate_wedge", 12, Deformities(0, 0, 0, forced=(("T8", "wedge", 0.66),))),
-    SamplePatient("severe_biconcave", 13, Deformities(0, 0, 0, forced=(("T12", "biconcave", 0.5),))),
-    SamplePatient("nifti", 14, Deformities(0, 0, 0, forced=(("T7", "wedge", 0.77),)), 2.5),
+    SamplePatient("normal", 113),
+    SamplePatient("moderate_wedge", 105, Deformities(0, 0, 0, forced=(("T8", "wedge", 0.66),))),
+    SamplePatient("severe_biconcave", 111, Deformities(0, 0, 0, forced=(("T12", "biconcave", 0.5),))),
+    SamplePatient("nifti", 192, Deformities(0, 0, 0, forced=(("T7", "wedge", 0.77),)), 2.5),
     SamplePatient("missing_slice", 15, slice_mm=3.0),
 )
 
