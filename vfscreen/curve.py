@@ -85,19 +85,25 @@ class SpineCurve:
         return np.asarray(values[low] * (1 - weight) + values[low + 1] * weight)
 
     def _foot(self, points: Floats) -> Floats:
-        """Arc length at which the normal plane passes through each point: Newton from the nearest sample."""
-        nearest = np.linalg.norm(points[:, None] - self.points_mm[None], axis=-1).argmin(1)
-        s = nearest * STEP_MM
-        start = s.copy()
+        """Arc length at which the normal plane passes through each point: secants from the nearest sample."""
+        nearest = np.linalg.norm(points[:, None] - self.points_mm[None], axis=-1).argmin(1) * STEP_MM
+        before, height = nearest, self._height(points, nearest)
+        s = before + 0.7 * height
         for _ in range(40):
-            normal = np.cross(_unit(self._along(self.left, s)), _unit(self._along(self.posterior, s)))
-            normal *= np.sign((normal * self._along(self.tangents, s)).sum(-1, keepdims=True))
-            step = ((points - self._center(s)) * normal).sum(-1)
-            s = s + 0.7 * step
+            rest = self._height(points, s)
+            slope = np.where(np.abs(height - rest) > 1e-12, (s - before) / (height - rest + 1e-300), 0.0)
+            before, height, s = s, rest, s + np.clip(rest * slope, -5.0, 5.0)
         beyond = (s < 0) | (s > self.length_mm)
-        if (np.abs(step) > 1e-6).any() or (np.abs(s - start)[~beyond] > 40.0).any():
+        missed = np.abs(self._height(points, s)) > 1e-6
+        if (missed | (~beyond & (np.abs(s - nearest) > 40.0))).any():
             raise ValueError("a point is too far from the curve: several normal planes pass through it")
         return s
+
+    def _height(self, points: Floats, s: Floats) -> Floats:
+        """Distance of each point from the normal plane at s, mm, positive to caudal."""
+        normal = np.cross(_unit(self._along(self.left, s)), _unit(self._along(self.posterior, s)))
+        normal *= np.sign((normal * self._along(self.tangents, s)).sum(-1, keepdims=True))
+        return np.asarray(((points - self._center(s)) * normal).sum(-1))
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -62,7 +62,7 @@ def _patient_grid(geometry: VolumeGeometry, voxel_mm: float) -> VolumeGeometry:
     """The isotropic grid along LPS z, y, x that covers a field of view."""
     corners = geometry.corners_mm()[:, ::-1]  # z, y, x
     low, high = corners.min(0), corners.max(0)
-    shape = np.maximum(1, np.ceil((high - low) / voxel_mm - 1e-6)).astype(int)
+    shape = np.maximum(1, np.ceil((high - low) / voxel_mm - 1e-3)).astype(int)
     affine = np.zeros((4, 4))
     affine[[2, 1, 0], [0, 1, 2]] = voxel_mm
     affine[:3, 3] = ((low + high) / 2 - (shape - 1) * voxel_mm / 2)[::-1]

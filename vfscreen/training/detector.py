@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.interpolate import make_interp_spline
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -136,13 +137,19 @@ def _sheet(
     image[:rows] = np.mean(layers, 0)[:rows]
     visible = _cut(rng, image, rows)
     bodies = [b.keypoints_mm() for b in person.spine.bodies]
-    near = [k for k in bodies if z[0] - 15 < k[:, 2].mean() < z[-1] + 15]
+    near = [k for k in bodies if z[0] - 15 < k[:, 2].mean() < z[-1] + 15 and _reaches(k, curve, settings)]
     if not near or beside_mm:
         return image, np.empty((0, 6, 2)), np.empty(0)
     pixels = curve.to_straightened(np.stack(near))[..., :2] / settings.pixel_mm
     pixels[..., 1] += (image.shape[1] - 1) / 2
     whole = ((pixels > visible[0]) & (pixels < visible[1])).all((1, 2))
     return image, pixels, np.where(whole, genant_ratio(heights_mm(np.stack(near))), np.nan)
+
+
+def _reaches(keypoints: Floats, curve: SpineCurve, settings: StraightenSettings) -> bool:
+    """Whether a vertebra lies near enough to the curve to be seen on its sheet."""
+    distances = np.linalg.norm(keypoints[:, None] - curve.points_mm[None], axis=-1).min(1)
+    return bool(distances.max() < settings.width_mm / 2 + 5)
 
 
 def _jittered(
@@ -156,7 +163,8 @@ def _jittered(
     error = rng.normal(0, (0.8, 1.5), 2) + rng.normal(0, (0.8, 1.2), (6, 2))
     shift = make_interp_spline(knots[::-1], np.clip(error, (-2.5, -5), (2.5, 5))[::-1], k=3)(z)
     x, y = (_extended(z, true[::-1, 2], true[::-1, a]) for a in (0, 1))
-    return SpineCurve.through(np.column_stack([np.column_stack([x, y]) + shift + astray_mm, z]))
+    smooth = gaussian_filter1d(np.column_stack([x, y]), 6.0, axis=0, mode="nearest")
+    return SpineCurve.through(np.column_stack([smooth + shift + astray_mm, z]))
 
 
 def _extended(z: Floats, known: Floats, values: Floats) -> Floats:
