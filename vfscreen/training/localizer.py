@@ -22,6 +22,7 @@ from vfscreen.volume import AIR_HU, Floats
 
 VOXEL_MM = LocalizeSettings().voxel_mm
 BATCH = 2
+HALF_BODY_MM = 10.0  # a spine of which less than half is in the image counts as seen, at the edge
 SIDES = (64, 80, 96, 112)
 DEPTHS = (48, 64, 80)
 
@@ -115,6 +116,7 @@ def _truth(person: Person, grid: SampleGrid) -> tuple[Field, Field]:
     x, y = (np.interp(grid.z_mm, curve[:, 2], curve[:, a]) for a in (0, 1))
     row, column = (y - grid.y_mm[0]) / VOXEL_MM, (x - grid.x_mm[0]) / VOXEL_MM
     _, ny, nx = grid.shape
-    inside = (row > -0.5) & (row < ny - 0.5) & (column > -0.5) & (column < nx - 0.5)
+    nearest = np.stack([np.clip(row, 0, ny - 1), np.clip(column, 0, nx - 1)], -1)
+    beyond = np.linalg.norm(nearest - np.stack([row, column], -1), axis=-1) * VOXEL_MM
     spine = (grid.z_mm > last[:, 2].min()) & (grid.z_mm < first[:, 2].max())
-    return np.stack([row, column], -1).astype(np.float32), (inside & spine).astype(np.float32)
+    return nearest.astype(np.float32), ((beyond < HALF_BODY_MM) & spine).astype(np.float32)
