@@ -187,9 +187,10 @@ def _box_share(sheet):
 
 def _boxes(share):
     labels, _ = label(share > 0.5)
-    whole = (s for s in find_objects(labels) if min(s[0].stop - s[0].start, s[1].stop - s[1].start) > 6)
     return [
-        (slice(max(s[0].start - 3, 0), s[0].stop + 3), slice(s[1].start - 3, s[1].stop + 3)) for s in whole
+        (slice(max(rows.start - 3, 0), rows.stop + 3), slice(columns.start - 3, columns.stop + 3))
+        for rows, columns in find_objects(labels)
+        if min(rows.stop - rows.start, columns.stop - columns.start) > 6
     ]
 
 
@@ -212,7 +213,7 @@ def _keypoints(share, where):
         for edge in (top, bottom):
             fits = [np.polyfit(columns[halves[h]], edge[halves[h]], 1) for h in used]
             points.append(np.mean([_meet(fit, sides[side]) for fit in fits], axis=0))
-    return np.array(points) + [where[0].start, where[1].start]
+    return np.array(points) + np.array([s.start for s in where])
 
 
 def _ends(profiles, middle):

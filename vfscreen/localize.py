@@ -108,7 +108,7 @@ def _longest_run(present: NDArray[np.bool_]) -> tuple[int, int]:
     """First and one past the last index of the longest run; gaps of up to two slices do not end it."""
     closed = present.copy()
     for k in range(1, len(present) - 1):
-        closed[k] |= present[k - 1] and bool(present[k + 1 : k + 3].any())
+        closed[k] |= closed[k - 1] and bool(present[k + 1 : k + 3].any())
     edges = np.flatnonzero(np.diff(np.concatenate([[False], closed, [False]])))
     runs = edges.reshape(-1, 2)
     if not len(runs):

@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+
+from vfscreen.curve import SpineCurve
+from vfscreen.quality import doubts, is_plausible, is_whole, trusted
+from vfscreen.settings import QualitySettings
+from vfscreen.straighten import Sheet
+from vfscreen.study import Detection, StudyHeader
+
+SETTINGS = QualitySettings()
+HEADER = StudyHeader(slice_spacing_mm=1.5)
+
+
+def sheet(rows=200, columns=80, hidden=()) -> Sheet:
+    inside = np.ones((rows, columns), bool)
+    for part in hidden:
+        inside[part] = False
+    straight = SpineCurve.through(np.linspace([0, 0, rows - 1.0], [0.0, 0, 0], rows))
+    return Sheet(np.zeros((rows, columns), np.float32), inside, straight, 1.0)
+
+
+def detection(s=50.0, heights=(18, 17, 20), depth=28.0, p=0.0) -> Detection:
+    columns = p + np.repeat([-depth / 2, 0.0, depth / 2], 2)
+    rows = s + np.repeat(np.array(heights) / 2, 2) * np.tile([-1, 1], 3)
+    return Detection(np.stack([rows, columns], -1), 0.9)
+
+
+def swapped(a, b) -> Detection:
+    points = detection().keypoints
+    points[[a, b]] = points[[b, a]]
+    return Detection(points, 0.9)
+
+
+def spine(*at):
+    return [detection(s) for s in at]
+
+
+def named(found):
+    return {doubt.name: doubt for doubt in found}
+
+
+def test_a_complete_study_leaves_no_doubt():
+    assert doubts(HEADER, sheet(), spine(20, 44, 68, 93), SETTINGS) == ()
+
+
+def test_few_vertebrae_make_a_study_partial():
+    found = named(doubts(HEADER, sheet(), spine(20, 44), SETTINGS))
+    assert found.keys() == {"few_vertebrae"}
+    assert found["few_vertebrae"].partial
+    assert "2 whole vertebrae" in found["few_vertebrae"].reason
+
+
+def test_no_vertebra_at_all_is_doubted_too():
+    assert named(doubts(HEADER, sheet(), [], SETTINGS)).keys() == {"few_vertebrae"}
+
+
+def test_a_gap_in_the_row_of_vertebrae_makes_a_study_partial():
+    found = named(doubts(HEADER, sheet(), spine(20, 44, 92, 116, 140), SETTINGS))
+    assert found.keys() == {"vertebra_missed"}
+    assert found["vertebra_missed"].partial
+    assert "48 mm lie between vertebra 2 and 3" in found["vertebra_missed"].reason
+
+
+def test_steps_that_grow_to_caudal_are_no_gap():
+    assert doubts(HEADER, sheet(), spine(10, 30, 52, 76, 104, 136), SETTINGS) == ()
+
+
+def test_a_spine_beside_the_image_makes_a_study_partial():
+    found = named(doubts(HEADER, sheet(hidden=[np.s_[80:]]), spine(20, 44, 68), SETTINGS))
+    assert found.keys() == {"spine_at_edge"}
+    assert found["spine_at_edge"].partial
+    assert "40%" in found["spine_at_edge"].reason
+
+
+def test_air_far_from_the_bodies_is_no_doubt():
+    edges = [np.s_[:, :27], np.s_[:, 53:]]
+    assert doubts(HEADER, sheet(hidden=edges), spine(20, 44, 68), SETTINGS) == ()
+
+
+def test_thick_slices_are_named_and_leave_the_study_complete():
+    found = named(doubts(StudyHeader(slice_spacing_mm=5.0), sheet(), spine(20, 44, 68), SETTINGS))
+    assert found.keys() == {"thick_slices"}
+    assert not found["thick_slices"].partial
+
+
+def test_an_unknown_slice_spacing_is_no_doubt():
+    assert doubts(StudyHeader(), sheet(), spine(20, 44, 68), SETTINGS) == ()
+
+
+def test_every_doubt_can_come_at_once():
+    cut = sheet(hidden=[np.s_[:, :45]])
+    found = doubts(StudyHeader(slice_spacing_mm=4.0), cut, spine(20, 44), SETTINGS)
+    assert [d.name for d in found] == ["spine_at_edge", "few_vertebrae", "thick_slices"]
+
+
+def test_a_whole_vertebra_is_trusted():
+    whole, implausible, cut = detection(), swapped(0, 1), detection(s=5.0)
+    assert trusted(sheet(), [cut, whole, implausible], SETTINGS) == (whole,)
+
+
+@pytest.mark.parametrize("s", [9.0, 190.0, -30.0, 260.0])
+def test_a_vertebra_cut_by_an_end_of_the_sheet_is_not_trusted(s):
+    assert trusted(sheet(), [detection(s)], SETTINGS) == ()
+
+
+@pytest.mark.parametrize("p", [-27.0, 27.0])
+def test_a_vertebra_cut_by_a_side_of_the_sheet_is_not_trusted(p):
+    assert trusted(sheet(), [detection(p=p)], SETTINGS) == ()
+
+
+@pytest.mark.parametrize("hidden", [np.s_[:42], np.s_[59:], np.s_[:, :28], np.s_[:, 53:], np.s_[50, 40]])
+def test_a_vertebra_that_the_image_does_not_show_wholly_is_cut(hidden):
+    assert not is_whole(sheet(hidden=[hidden]), detection().keypoints, SETTINGS.edge_mm)
+
+
+@pytest.mark.parametrize("hidden", [np.s_[:38], np.s_[63:], np.s_[:, :23], np.s_[:, 56:]])
+def test_a_vertebra_a_few_millimetres_from_the_image_s_end_is_whole(hidden):
+    assert is_whole(sheet(hidden=[hidden]), detection().keypoints, SETTINGS.edge_mm)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 1), (2, 3), (4, 5), (0, 4), (0, 2), (3, 5)])
+def test_keypoints_out_of_order_are_implausible(a, b):
+    assert is_plausible(detection().keypoints)
+    assert not is_plausible(swapped(a, b).keypoints)
+
+
+@pytest.mark.parametrize(
+    ("heights", "depth"),
+    [((2, 17, 20), 28), ((18, 46, 20), 28), ((18, 17, 2.5), 28), ((18, 17, 20), 7), ((18, 17, 20), 60)],
+)
+def test_sizes_that_no_vertebra_has_are_implausible(heights, depth):
+    assert not is_plausible(detection(heights=heights, depth=depth).keypoints)
+
+
+@pytest.mark.parametrize("heights", [(5, 6, 12), (36, 33, 36)])
+def test_a_crushed_and_a_tall_vertebra_are_plausible(heights):
+    assert is_plausible(detection(heights=heights).keypoints)

@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+from fakes_geometry import restored
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from vfscreen.volume import AIR_HU, Volume, VolumeGeometry, lps_from_ras, sample_grid
+
+SHAPE = (5, 6, 7)
+ANGLES = st.tuples(*[st.floats(-180, 180)] * 3)
+SPACINGS = st.tuples(*[st.floats(0.3, 5)] * 3)
+SHIFTS = st.tuples(*[st.floats(-2000, 2000)] * 3)
+
+
+def geometry(angles=(0, 0, 0), spacing=(1, 1, 1), shift=(0, 0, 0), shape=SHAPE):
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()[:, ::-1] * spacing
+    affine[:3, 3] = shift
+    return VolumeGeometry(shape, affine)
+
+
+def numbered(place, shape=SHAPE):
+    """A volume in which every voxel has its own HU."""
+    return Volume(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), place)
+
+
+def ramp(points):
+    return points @ [3.0, -5.0, 2.0] + 40
+
+
+@given(ANGLES, SPACINGS, SHIFTS)
+def test_patient_to_indices_and_back_returns(angles, spacing, shift):
+    place = geometry(angles, spacing, shift)
+    points = np.random.default_rng(0).uniform(-300, 300, (20, 3)) + shift
+    np.testing.assert_allclose(place.to_patient(place.to_indices(points)), points, atol=1e-6)
+
+
+@given(ANGLES, SPACINGS)
+def test_voxel_sizes_are_the_distances_of_neighbouring_voxels(angles, spacing):
+    assert geometry(angles, spacing).voxel_sizes_mm == pytest.approx(spacing)
+
+
+@given(ANGLES, SPACINGS, SHIFTS)
+def test_canonical_keeps_every_voxel_at_its_place_in_the_patient(angles, spacing, shift):
+    volume = numbered(geometry(angles, spacing, shift))
+    turned = volume.canonical()
+    index = np.stack(np.unravel_index(turned.hu, SHAPE), -1)  # where each voxel stood before
+    now = turned.geometry.to_patient(np.moveaxis(np.indices(turned.hu.shape), 0, -1))
+    np.testing.assert_allclose(now, volume.geometry.to_patient(index), atol=1e-6)
+
+
+@given(st.tuples(*[st.floats(-40, 40)] * 3), st.permutations(range(3)), st.sets(st.integers(0, 2)))
+def test_canonical_axes_run_to_cranial_posterior_and_left(angles, order, flipped):
+    upright = numbered(VolumeGeometry(SHAPE, np.eye(4)[[2, 1, 0, 3]]))
+    assert np.allclose(upright.canonical().geometry.affine, upright.geometry.affine)
+    tilt = np.eye(4)
+    tilt[:3, :3] = Rotation.from_euler("xyz", np.array(angles) / 2, degrees=True).as_matrix()
+    tilted = Volume(upright.hu, VolumeGeometry(SHAPE, tilt @ upright.geometry.affine))
+    turned = restored(tilted, tuple(order), tuple(flipped)).canonical()
+    np.testing.assert_array_equal(turned.hu, tilted.hu)
+    np.testing.assert_allclose(turned.geometry.affine, tilted.geometry.affine, atol=1e-9)
+
+
+def test_canonical_copies_no_voxel():
+    volume = restored(numbered(geometry()), (2, 0, 1), (0, 2))
+    assert np.shares_memory(volume.canonical().hu, volume.hu)
+
+
+@given(ANGLES, SPACINGS, st.tuples(*[st.integers(1, 3)] * 3))
+def test_block_average_keeps_a_linear_ramp_where_it_is(angles, spacing, factors):
+    place = geometry(angles, spacing, (30, -40, 50), (6, 12, 6))
+    hu = 10 * ramp(place.to_patient(np.moveaxis(np.indices(place.shape), 0, -1)))
+    coarse, grid = Volume(np.rint(hu).astype(np.int16), place).block_average(factors)
+    whole = tuple(n // f for n, f in zip(place.shape, factors, strict=True))
+    expected = 10 * ramp(grid.to_patient(np.moveaxis(np.indices(coarse.shape), 0, -1)))
+    np.testing.assert_allclose(coarse.shape, grid.shape)
+    inner = tuple(slice(n) for n in whole)
+    np.testing.assert_allclose(coarse[inner], expected[inner], atol=0.6)
+
+
+def test_block_average_preserves_the_mean():
+    volume = numbered(geometry(shape=(4, 6, 8)), (4, 6, 8))
+    assert volume.block_average((2, 3, 4))[0].mean() == pytest.approx(volume.hu.mean())
+
+
+def test_an_incomplete_block_is_the_mean_of_what_it_has():
+    volume = numbered(geometry())
+    coarse, grid = volume.block_average((2, 4, 7))
+    assert grid.shape == coarse.shape == (3, 2, 1)
+    assert coarse[2, 1, 0] == volume.hu[4:, 4:, :].mean()
+
+
+@given(ANGLES, SPACINGS)
+def test_a_linear_ramp_is_sampled_exactly(angles, spacing):
+    place = geometry(angles, spacing)
+    hu = 20 * ramp(place.to_patient(np.moveaxis(np.indices(SHAPE), 0, -1)))
+    points = place.to_patient(np.random.default_rng(1).uniform(0, np.array(SHAPE) - 1, (30, 3)))
+    sampled = Volume(np.rint(hu).astype(np.int16), place).sample(points)
+    np.testing.assert_allclose(sampled, 20 * ramp(points), atol=0.6)
+
+
+def test_outside_the_field_of_view_is_air_and_half_a_voxel_belongs_to_the_image():
+    volume = Volume(np.full(SHAPE, 77, np.int16), geometry())
+    edge = volume.geometry.to_patient(np.array([[-0.49, 0, 0], [-0.51, 0, 0], [4.49, 0, 0], [0, 0, 6.6]]))
+    assert volume.sample(edge).tolist() == [77, AIR_HU, 77, AIR_HU]
+
+
+def test_a_grid_is_sampled_between_its_planes():
+    grid = np.zeros((2, 2, 2))
+    grid[1] = 100
+    assert sample_grid(grid, np.array([[0.25], [0.5], [1.0]])).tolist() == [25.0]
+
+
+@given(ANGLES, SPACINGS)
+def test_corners_enclose_the_voxels_and_half_a_voxel_more(angles, spacing):
+    place = geometry(angles, spacing)
+    index = place.to_indices(place.corners_mm())
+    np.testing.assert_allclose(index.min(0), -0.5, atol=1e-9)
+    np.testing.assert_allclose(index.max(0), np.array(SHAPE) - 0.5, atol=1e-9)
+
+
+def test_contains_asks_for_a_margin_in_millimetres():
+    place = geometry(spacing=(4, 1, 1), shape=(5, 20, 20))
+    points = place.to_patient(np.array([[0.0, 10, 10], [1.0, 10, 10], [2.0, 4, 10], [2.0, 10, 10]]))
+    assert place.contains(points).all()
+    assert place.contains(points, margin_mm=5.0).tolist() == [False, True, False, True]
+
+
+def test_ras_and_lps_differ_by_the_signs_of_x_and_y():
+    ras = geometry((10, 20, 30), (1, 2, 3), (5, 6, 7)).affine
+    point = np.array([1.0, 2.0, 3.0, 1.0])
+    np.testing.assert_allclose(lps_from_ras(ras) @ point, (ras @ point) * [-1, -1, 1, 1])
+    np.testing.assert_allclose(lps_from_ras(lps_from_ras(ras)), ras)
