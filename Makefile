@@ -1,0 +1,34 @@
+# One word for each habit. `make PYTHON=python` uses another environment than .venv.
+PYTHON ?= .venv/bin/python
+BENCH ?= /tmp/vfscreen-bench
+
+.PHONY: test slow lint types docs bench sample ci
+
+test:  ## the test suite
+	$(PYTHON) -m pytest
+
+slow:  ## with the tests that simulate for minutes
+	$(PYTHON) -m pytest --run-slow
+
+lint:  ## style and format
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+
+types:
+	$(PYTHON) -m mypy
+
+docs:  ## pages that are made from the code
+	$(PYTHON) -m typer vfscreen.cli utils docs --name vfscreen --output docs/cli.md
+	$(PYTHON) -c "from vfscreen.results import data_dictionary as d; print(d(), end='')" > docs/data-dictionary.md
+
+bench:  ## accuracy, seconds, memory; an hour
+	$(PYTHON) benchmarks/held_out.py --out held_out.json
+	$(PYTHON) benchmarks/chest_archive.py --out $(BENCH) --studies 210
+	$(PYTHON) benchmarks/bench_stages.py $(BENCH)/chest
+	$(PYTHON) benchmarks/bench_night.py $(BENCH)/manifest.csv --out night.json
+
+sample:  ## sample_data/ anew
+	$(dir $(PYTHON))vfscreen simulate --sample --out sample_data
+
+ci:  ## from a clean clone
+	.ci/run
