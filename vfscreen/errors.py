@@ -1,18 +1,18 @@
 """The tree of errors. Each `StudyError` has the stable code that `studies.error` shows.
 
-    VfscreenError
-    ├── InputError             the command line, manifest or input folder is wrong (exit code 2)
-    ├── WeightsError           the weights are missing, altered or of another network
-    └── StudyError             one study cannot be screened; it becomes a row with this code
-        ├── UnreadableFile         a file cannot be opened or decoded
-        ├── MissingGeometry        a header lacks spacing, position or orientation
-        ├── InconsistentGeometry   slices are missing, doubled, or do not form one volume
-        ├── NoSuitableSeries       nothing but scouts, derived images or other modalities (skipped)
-        ├── TooShort               too few centimetres along the body to hold a spine (skipped)
-        ├── SpineNotFound          the localizer sees no spine
-        ├── ReaderDied             the reader process ended while it read this study
-        ├── ReaderTimeout          reading took longer than the limit
-        └── UnexpectedError        any other exception, with its type and text
+VfscreenError
+├── InputError             the command line, manifest or input folder is wrong (exit code 2)
+├── WeightsError           the weights are missing, altered or of another network
+└── StudyError             one study cannot be screened; it becomes a row with this code
+    ├── UnreadableFile         a file cannot be opened or decoded
+    ├── MissingGeometry        a header lacks spacing, position or orientation
+    ├── InconsistentGeometry   slices are missing, doubled, or do not form one volume
+    ├── NoSuitableSeries       nothing but scouts, derived images or other modalities (skipped)
+    ├── TooShort               too few centimetres along the body to hold a spine (skipped)
+    ├── SpineNotFound          the localizer sees no spine
+    ├── ReaderDied             the reader process ended while it read this study
+    ├── ReaderTimeout          reading took longer than the limit
+    └── UnexpectedError        any other exception, with its type and text
 """
 
 

@@ -39,7 +39,7 @@ def train(out: Path, steps: int, seed: int, device: str = "auto", workers: int =
 
 def make_batch(seed: int, step: int) -> Batch:
     """Images (n, 1, z, y, x), true centres (n, z, 2) in voxels, and whether each slice holds one (n, z)."""
-    rng = np.random.default_rng([seed, step])
+    rng = np.random.default_rng([seed, 3, step])  # 1: sheets, 2: cohorts
     size = (int(rng.choice(DEPTHS)), int(rng.choice(SIDES)), int(rng.choice(SIDES)))
     samples = [draw_sample(rng, size) for _ in range(BATCH)]
     images, centers, present = (np.stack(each) for each in zip(*samples, strict=True))
