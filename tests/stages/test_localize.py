@@ -155,6 +155,15 @@ def test_the_input_is_an_upright_grid_of_three_millimetres_padded_with_air():
     assert seen.image[25, 40, 20] == window(np.float32(-1000))
 
 
+def test_the_input_stands_in_the_middle_of_the_field_of_view():
+    volume = ct(np.zeros((61, 100, 50)), (1.3, 0.7, 0.9))
+    seen = localizer_input(volume, SETTINGS)
+    corners = VolumeGeometry((seen.depth, 24, 15), seen.geometry.affine).corners_mm()  # without padding
+    expected = volume.geometry.corners_mm()
+    np.testing.assert_allclose(corners.mean(0), expected.mean(0), atol=1e-6)
+    assert (np.ptp(corners, axis=0) >= np.ptp(expected, axis=0) - 0.01).all()
+
+
 def test_a_study_stored_otherwise_gives_the_same_input():
     rng = np.random.default_rng(0)
     volume = ct(rng.integers(-1000, 1000, (40, 50, 60)), (1.5, 1.1, 0.9))
