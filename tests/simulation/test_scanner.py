@@ -54,6 +54,7 @@ def test_painted_slices_average_a_step_over_their_thickness():
     slices = paint_slices(person, z, np.arange(3) * 0.5, np.arange(3) * 0.5, 5.0)
     assert width(slices[:, 1, 1], z) == pytest.approx(5 / np.sqrt(12), rel=0.05)
     assert np.interp(0, slices[:, 1, 1], z) == pytest.approx(0, abs=0.05)
+    assert slices[[0, -1], 1, 1] == pytest.approx([-1000, 1000])
 
 
 def test_slices_stand_at_their_spacing_and_show_the_hu_of_their_own_height():
