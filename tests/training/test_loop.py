@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from vfscreen.errors import InputError
 from vfscreen.training.loop import Plan, checkpoint_path, fit
 
 
@@ -84,7 +85,7 @@ def test_a_finished_training_is_left_alone(tmp_path):
 
 def test_another_seed_does_not_go_on_from_this_checkpoint(tmp_path):
     fit(network(), make, loss, plan(tmp_path))
-    with pytest.raises(ValueError, match="seed 3, not 4"):
+    with pytest.raises(InputError, match="seed 3, not 4"):
         fit(network(), make, loss, plan(tmp_path, seed=4))
 
 

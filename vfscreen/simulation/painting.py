@@ -51,9 +51,9 @@ class SampleGrid:
         return np.zeros(len(self.z_mm)) if self.shift_x_mm is None else self.shift_x_mm
 
     @property
-    def pitch_mm(self) -> float:
-        """Largest distance between neighbouring samples: the width over which an edge is softened."""
-        return float(max(np.diff(a).max() if len(a) > 1 else 0 for a in (self.z_mm, self.y_mm, self.x_mm)))
+    def edge_mm(self) -> float:
+        """Width over which an edge is softened: the distance of the rows, at least half a millimetre."""
+        return max(float(np.diff(self.y_mm[:2])[0]), 0.5)
 
     def block(self, box_mm: Floats) -> Block | None:
         """The part of the grid inside a box of x, y, z ranges; None where they do not meet."""
@@ -76,7 +76,7 @@ class SampleGrid:
 def paint(structures: Sequence[Structure], grid: SampleGrid) -> Field:
     """HU of the structures on a grid, float32 (z, y, x): later ones cover earlier ones; around is air."""
     hu = np.full(grid.shape, AIR_HU, np.float32)
-    soft = np.float32(max(grid.pitch_mm, 0.5))
+    soft = np.float32(grid.edge_mm)
     for structure in structures:
         block = grid.block(structure.box_mm)
         if block is None:

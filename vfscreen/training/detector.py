@@ -92,12 +92,16 @@ def make_targets(keypoints: Floats, ratios: Floats, shape: tuple[int, ...]) -> T
     for points, ratio in zip(keypoints, ratios, strict=True):
         box = anchors.boxes_of(points)[None]
         near = np.flatnonzero((np.abs(cells - points.mean(0)) < 20).all(1))
-        for a, size in enumerate(anchors.SIZES):
-            overlap = anchors.iou(np.hstack([cells[near] - size / 2, cells[near] + size / 2]), box)[:, 0]
+        overlaps = [
+            anchors.iou(np.hstack([cells[near] - size / 2, cells[near] + size / 2]), box)[:, 0]
+            for size in anchors.SIZES
+        ]
+        best = 0.9 * max(overlap.max(initial=0.0) for overlap in overlaps)  # of the smallest vertebrae
+        for a, (size, overlap) in enumerate(zip(anchors.SIZES, overlaps, strict=True)):
             if np.isnan(ratio):
                 objectness[a, near[overlap > DOUBTFUL_IOU]] = -1
                 continue
-            hit = near[overlap > POSITIVE_IOU]
+            hit = near[overlap > min(POSITIVE_IOU, best)]
             objectness[a, hit] = 1
             weight[a, hit] = 1 / max(float(ratio), 0.3)
             offsets[a][:, hit] = ((points[None] - cells[hit][:, None]) / size).reshape(-1, 12).T

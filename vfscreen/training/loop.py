@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vfscreen.errors import InputError
 from vfscreen.networks.weights import choose_device
 
 log = logging.getLogger(__name__)
@@ -71,14 +73,13 @@ class Progress:
     sums: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, values: dict[str, float]) -> None:
-        """Take in the figures of one step; figures that are not numbers are left out."""
+        """Take in the figures of one step."""
         for name, value in values.items():
-            if not math.isnan(value):
-                self.sums.setdefault(name, []).append(value)
+            self.sums.setdefault(name, []).append(value)
 
     def take(self) -> dict[str, float]:
-        """Means since the last call."""
-        means = {k: sum(v) / len(v) for k, v in self.sums.items()}
+        """Means since the last call, over the steps at which a figure was a number."""
+        means = {k: float(np.nanmean(v)) if np.isfinite(v).any() else math.nan for k, v in self.sums.items()}
         self.sums = {}
         return means
 
@@ -134,11 +135,19 @@ def _resume(plan: Plan, network: nn.Module, optimizer: torch.optim.Optimizer, de
         return 0
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if state["seed"] != plan.seed:
-        raise ValueError(f"{path} was trained with seed {state['seed']}, not {plan.seed}")
+        raise InputError(f"{path} was trained with seed {state['seed']}, not {plan.seed}")
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
+    _forget_after(plan.out / "learning_curve.csv", state["step"])
     log.info("going on at step %d of %d", state["step"], plan.steps)
     return int(state["step"])
+
+
+def _forget_after(curve: Path, step: int) -> None:
+    """Drop the lines of steps that are done again."""
+    if curve.exists():
+        head, *rows = curve.read_text().splitlines(keepends=True)
+        curve.write_text("".join([head, *(row for row in rows if int(row.split(",")[0]) <= step)]))
 
 
 def _save(plan: Plan, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
