@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import make_smoothing_spline
+from scipy.ndimage import median_filter
 
 from vfscreen.curve import SpineCurve
 from vfscreen.errors import SpineNotFound
@@ -82,7 +83,11 @@ def _curve(
     study: LocalizerInput, centers: Floats, presence: Floats, settings: LocalizeSettings
 ) -> SpineCurve | SpineNotFound:
     share = 1 / (1 + np.exp(-np.asarray(presence[: study.depth], float)))
-    first, last = _longest_run(share > settings.min_presence)
+    track = median_filter(centers[: study.depth], (5, 1), mode="nearest")
+    astray = np.linalg.norm(centers[: study.depth] - track, axis=1) * settings.voxel_mm > settings.max_leap_mm
+    leaps = np.linalg.norm(np.diff(track, axis=0), axis=1) * settings.voxel_mm > settings.max_leap_mm
+    share[astray] = 0.0
+    first, last = _longest_run(share > settings.min_presence, leaps)
     length = (last - first) * settings.voxel_mm
     if length < settings.min_length_mm:
         return SpineNotFound(
@@ -104,11 +109,15 @@ def smooth_curve(points_mm: Floats, weights: Floats, settings: LocalizeSettings)
     return SpineCurve.through(np.column_stack([*xy, dense]))
 
 
-def _longest_run(present: NDArray[np.bool_]) -> tuple[int, int]:
-    """First and one past the last index of the longest run; gaps of up to two slices do not end it."""
+def _longest_run(present: NDArray[np.bool_], leaps: NDArray[np.bool_]) -> tuple[int, int]:
+    """First and one past the last index of the longest run of slices.
+
+    Gaps of up to two slices do not end it; a leap of the centre to the next slice does.
+    """
     closed = present.copy()
     for k in range(1, len(present) - 1):
         closed[k] |= closed[k - 1] and bool(present[k + 1 : k + 3].any())
+    closed[1:] &= ~leaps
     edges = np.flatnonzero(np.diff(np.concatenate([[False], closed, [False]])))
     runs = edges.reshape(-1, 2)
     if not len(runs):

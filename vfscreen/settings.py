@@ -24,6 +24,7 @@ class LocalizeSettings:
     voxel_mm: float = 3.0
     min_presence: float = 0.5  # a slice below it holds no spine
     smoothing_mm: float = 12.0  # length over which the curve is smoothed: half a vertebra
+    max_leap_mm: float = 9.0  # of the centre between neighbouring slices: a spine has no such step
     min_length_mm: float = 50.0
 
 

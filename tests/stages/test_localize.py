@@ -205,3 +205,17 @@ def test_a_study_gives_the_same_centres_alone_and_in_a_batch(random_models):
     alone = random_models.localizer(images[1:2])
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a[1], b[0], atol=1e-4)
+
+
+def test_a_centre_that_leaps_aside_ends_the_spine():
+    aside = np.where(np.arange(48)[:, None] < 30, (15.0, 12.0), (15.0, 25.0))
+    (curve,) = localize([study()], says(seen((0, 48)), aside), SETTINGS)
+    assert z_range(curve)[1] <= 29
+    assert np.ptp(curve.points_mm[:, 0]) < 1e-6
+
+
+def test_one_stray_centre_neither_ends_nor_bends_the_spine():
+    stray = np.where(np.arange(48)[:, None] == 24, (15.0, 31.0), (15.0, 12.0))
+    (curve,) = localize([study()], says(seen((0, 48)), stray), SETTINGS)
+    assert curve.length_mm > 46 * VOXEL
+    assert np.ptp(curve.points_mm[:, 0]) < 1.5
