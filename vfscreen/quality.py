@@ -52,7 +52,13 @@ def doubts(
     header: StudyHeader, sheet: Sheet, kept: Sequence[Detection], settings: QualitySettings
 ) -> tuple[Doubt, ...]:
     """What may be wrong with a study; `partial` where a fracture could have been missed for it."""
-    checks = (_edge(sheet, settings), _few(kept, settings), _gap(kept, settings), _thick(header, settings))
+    checks = (
+        _edge(sheet, settings),
+        _few(kept, settings),
+        _gap(kept, settings),
+        _end(sheet, kept, settings),
+        _thick(header, settings),
+    )
     return tuple(doubt for doubt in checks if doubt)
 
 
@@ -83,6 +89,21 @@ def _gap(kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
     return Doubt(
         "vertebra_missed",
         f"{steps.max():.0f} mm lie between vertebra {above} and {above + 1}: one may have been missed",
+        partial=True,
+    )
+
+
+def _end(sheet: Sheet, kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
+    if len(kept) < settings.min_vertebrae:
+        return None  # which is doubt enough
+    above = float(kept[0].keypoints[:, 0].min())
+    below = sheet.curve.length_mm - float(kept[-1].keypoints[:, 0].max())
+    if max(above, below) <= settings.max_end_mm:
+        return None
+    where = "uppermost" if above > below else "lowest"
+    return Doubt(
+        "spine_end_missed",
+        f"the {where} {max(above, below):.0f} mm of the spine hold no vertebra that could be measured",
         partial=True,
     )
 

@@ -54,6 +54,7 @@ class QualitySettings:
     min_vertebrae: int = 3  # fewer are too little to call a patient unfractured
     min_column_inside: float = 0.5  # share of the vertebral bodies' column that the image must show
     max_step: float = 1.7  # between neighbouring vertebrae, in medians of their distances
+    max_end_mm: float = 70.0  # of the spine above or below the measured vertebrae
     max_slice_spacing_mm: float = 3.5  # beyond it heights are coarse
 
 

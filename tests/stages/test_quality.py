@@ -11,7 +11,7 @@ SETTINGS = QualitySettings()
 HEADER = StudyHeader(slice_spacing_mm=1.5)
 
 
-def sheet(rows=200, columns=80, hidden=()) -> Sheet:
+def sheet(rows=140, columns=80, hidden=()) -> Sheet:
     inside = np.ones((rows, columns), bool)
     for part in hidden:
         inside[part] = False
@@ -66,7 +66,7 @@ def test_steps_that_grow_to_caudal_are_no_gap():
 
 
 def test_a_spine_beside_the_image_makes_a_study_partial():
-    found = named(doubts(HEADER, sheet(hidden=[np.s_[80:]]), spine(20, 44, 68), SETTINGS))
+    found = named(doubts(HEADER, sheet(hidden=[np.s_[60:]]), spine(20, 44, 68), SETTINGS))
     assert found.keys() == {"spine_at_edge"}
     assert found["spine_at_edge"].partial
     assert "40%" in found["spine_at_edge"].reason
@@ -142,3 +142,10 @@ def test_one_endplate_too_short_is_implausible(endplate):
 @pytest.mark.parametrize("heights", [(5, 6, 12), (36, 33, 36)])
 def test_a_crushed_and_a_tall_vertebra_are_plausible(heights):
     assert is_plausible(detection(heights=heights).keypoints)
+
+
+def test_a_long_end_of_the_spine_without_vertebrae_makes_a_study_partial():
+    found = named(doubts(HEADER, sheet(rows=260), spine(120, 144, 168, 193, 218), SETTINGS))
+    assert found.keys() == {"spine_end_missed"}
+    assert found["spine_end_missed"].partial
+    assert "uppermost 110 mm" in found["spine_end_missed"].reason
