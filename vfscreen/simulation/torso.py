@@ -216,8 +216,9 @@ def _vessels(rng: np.random.Generator, f: Frame) -> list[Structure]:
 
         return Structure(depth, hu, _box(z=z))
 
-    r = rng.uniform(9, 18)
-    dx, dy = rng.uniform(0, 30), 18 + r + rng.uniform(-3, 8)
+    r = rng.uniform(9, 18) if rng.random() < 0.85 else rng.uniform(18, 36)  # an aneurysm
+    angle, apart = np.deg2rad(rng.uniform(-15, 80)), rng.uniform(12, 20) + r + rng.uniform(-2, 8)
+    dx, dy = apart * np.sin(angle), apart * np.cos(angle)  # in front of the body or to its left
     blood = rng.uniform(100, 480) if contrast else rng.uniform(25, 65)
     wall = rng.uniform(400, 1100) if rng.random() < 0.25 else blood
     wander, arch = rng.uniform(0, 8), f.lung_top - rng.uniform(50, 90)
