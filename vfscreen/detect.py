@@ -31,24 +31,38 @@ def normalise(hu: NDArray[np.float32]) -> NDArray[np.float32]:
     return (np.clip(hu, -600, 1400) - np.float32(150)) / np.float32(300)
 
 
-def padded(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The sheet with air added below to a multiple of `PADDING` rows, and to 16 columns."""
-    below, right = -image.shape[0] % PADDING, -image.shape[1] % 16
-    return np.pad(image, ((0, below), (0, right)), constant_values=AIR_HU)
+def padded(image: NDArray[np.float32], shift: tuple[int, int] = (0, 0)) -> NDArray[np.float32]:
+    """The sheet in air, moved by (rows, columns) < 16: rows are a multiple of `PADDING`, columns of 16."""
+    sides = []
+    for n, move, multiple in zip(image.shape, shift, (PADDING, 16), strict=True):
+        sides.append((move, -(n + 16) % multiple + 16 - move))
+    return np.pad(image, sides, constant_values=AIR_HU)
 
 
 def detect(
     sheets: Sequence[Sheet], network: DetectorNetwork, settings: DetectSettings
 ) -> list[tuple[Detection, ...]]:
-    """Vertebrae of each sheet, cranial first; the padded sheets of one call have equal shapes."""
-    scores, offsets = network(np.stack([normalise(padded(s.image)) for s in sheets]))
-    return [_detections(*each, settings) for each in zip(sheets, scores, offsets, strict=True)]
+    """Vertebrae of each sheet, cranial first; the padded sheets of one call have equal shapes.
+
+    The network looks at each sheet several times, moved by some pixels: what depends on where a
+    vertebra lies between the cells is averaged out.
+    """
+    looks = [padded(sheet.image, shift) for sheet in sheets for shift in settings.looks]
+    scores, offsets = network(normalise(np.stack(looks)))
+    n = len(settings.looks)
+    return [
+        _detections(sheet, scores[i * n : (i + 1) * n], offsets[i * n : (i + 1) * n], settings)
+        for i, sheet in enumerate(sheets)
+    ]
 
 
 def _detections(
     sheet: Sheet, logits: Floats, offsets: Floats, settings: DetectSettings
 ) -> tuple[Detection, ...]:
-    scores, keypoints = _candidates(logits, offsets, settings.min_score)
+    looks = [
+        _candidates(*each, settings.min_score) for each in zip(logits, offsets, settings.looks, strict=True)
+    ]
+    scores, keypoints = (np.concatenate(each) for each in zip(*looks, strict=True))
     found = []
     for index, agreeing in suppress(scores, keypoints, settings.max_overlap):
         mean = np.average(keypoints[agreeing], axis=0, weights=scores[agreeing] ** 2)
@@ -56,13 +70,15 @@ def _detections(
     return tuple(sorted(found, key=lambda d: float(d.keypoints[:, 0].mean())))
 
 
-def _candidates(logits: Floats, offsets: Floats, min_score: float) -> tuple[Floats, Floats]:
-    """Scores (n,) and keypoints (n, 6, 2) in pixels of all anchors above the score."""
+def _candidates(
+    logits: Floats, offsets: Floats, shift: tuple[int, int], min_score: float
+) -> tuple[Floats, Floats]:
+    """Scores (n,) and keypoints (n, 6, 2) in pixels of the sheet of all anchors above the score."""
     scores = 1 / (1 + np.exp(-np.asarray(logits, float)))
     which, row, column = np.nonzero(scores > min_score)
     centers = anchors.cell_centers(np.stack([row, column], -1))
     shifts = offsets[which, :, row, column].reshape(-1, 6, 2) * anchors.SIZES[which][:, None]
-    return scores[which, row, column], centers[:, None] + shifts
+    return scores[which, row, column], centers[:, None] + shifts - np.array(shift)
 
 
 def suppress(scores: Floats, keypoints: Floats, max_overlap: float) -> list[tuple[int, NDArray[np.bool_]]]:

@@ -43,6 +43,7 @@ class DetectSettings:
     """Detector (paper, section 3.3)."""
 
     min_score: float = 0.5
+    looks: tuple[tuple[int, int], ...] = ((0, 0), (5, 3), (10, 7), (15, 12))  # shifts in (rows, columns)
     max_overlap: float = 0.2  # of two boxes (intersection over the smaller area) after suppression
 
 

@@ -10,7 +10,7 @@ from vfscreen.settings import DetectSettings
 from vfscreen.straighten import Sheet
 from vfscreen.training.detector import make_targets
 
-SETTINGS = DetectSettings()
+SETTINGS = DetectSettings(looks=((0, 0),))
 COLUMNS = 80
 SURE, NO = 8.0, -8.0
 
@@ -109,12 +109,27 @@ def test_candidates_that_agree_are_averaged_by_their_squared_scores():
     assert found.score == pytest.approx(0.9)
 
 
-def test_sheets_are_padded_with_air_below_and_to_the_right():
-    image = padded(np.full((100, 70), 40, np.float32))
-    assert image.shape == (128, 80)
-    assert (image[:100, :70] == 40).all()
-    assert (image[100:] == -1000).all()
-    assert (image[:, 70:] == -1000).all()
+def test_sheets_are_padded_with_air_on_all_sides():
+    image = padded(np.full((100, 70), 40, np.float32), (5, 3))
+    assert image.shape == (128, 96)
+    assert (image[5:105, 3:73] == 40).all()
+    assert (image == 40).sum() == 7000
+    assert (image[image != 40] == -1000).all()
+
+
+def test_all_looks_at_a_sheet_have_one_shape():
+    shapes = {padded(np.zeros((300, 80), np.float32), shift).shape for shift in DetectSettings().looks}
+    assert shapes == {(320, 96)}
+
+
+def test_looks_moved_by_some_pixels_agree_on_the_place():
+    """A network that sees the vertebra where it stands in the moved image."""
+    looks = DetectSettings().looks
+    moved = [[k + np.array(shift) for k in SPINE] for shift in looks]
+    (found,) = detect([sheet()], perfect(*moved), DetectSettings(looks=looks))
+    assert len(found) == len(SPINE)
+    for detection, keypoints in zip(found, SPINE, strict=True):
+        np.testing.assert_allclose(sheet().to_pixels(detection.keypoints), keypoints, atol=1e-3)
 
 
 def test_normalised_soft_tissue_and_bone_lie_about_zero():
