@@ -78,7 +78,10 @@ def _edge(sheet: Sheet, settings: QualitySettings) -> Doubt | None:
 def _few(kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
     if len(kept) >= settings.min_vertebrae:
         return None
-    return Doubt("few_vertebrae", f"only {len(kept)} whole vertebrae could be measured", partial=True)
+    reason = f"only {len(kept)} whole vertebrae could be measured"
+    if not kept:
+        reason = "no whole vertebra could be measured: the image ends in the spine or does not show it"
+    return Doubt("few_vertebrae", reason, partial=True)
 
 
 def _gap(kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
