@@ -19,10 +19,19 @@ DEPTHS_MM = (8.0, 55.0)
 def trusted(
     sheet: Sheet, detections: Sequence[Detection], settings: QualitySettings
 ) -> tuple[Detection, ...]:
-    """The detections whose vertebra is wholly in the image and has the order and size of a vertebra."""
+    """The detections whose vertebra is wholly in the image, on the curve, and has a vertebra's size."""
     return tuple(
-        d for d in detections if is_plausible(d.keypoints) and is_whole(sheet, d.keypoints, settings.edge_mm)
+        d
+        for d in detections
+        if is_plausible(d.keypoints)
+        and is_on_curve(d.keypoints, settings.off_curve_mm)
+        and is_whole(sheet, d.keypoints, settings.edge_mm)
     )
+
+
+def is_on_curve(keypoints: Floats, margin_mm: float) -> bool:
+    """Whether the spine's curve passes through a vertebra or that near: spinous processes lie behind it."""
+    return bool(keypoints[:, 1].min() - margin_mm < 0 < keypoints[:, 1].max() + margin_mm)
 
 
 def is_plausible(keypoints: Floats) -> bool:

@@ -51,6 +51,7 @@ class DetectSettings:
 class QualitySettings:
     """When a vertebra is not counted, and a study's result is doubted."""
 
+    off_curve_mm: float = 3.0  # that a vertebral body may lie beside the curve
     edge_mm: float = 1.0  # round a vertebra that the image must show too
     min_vertebrae: int = 3  # fewer are too little to call a patient unfractured
     min_column_inside: float = 0.5  # share of the vertebral bodies' column that the image must show

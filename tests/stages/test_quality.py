@@ -43,6 +43,13 @@ def test_a_complete_study_leaves_no_doubt():
     assert doubts(HEADER, sheet(), spine(20, 44, 68, 93), SETTINGS) == ()
 
 
+def test_what_lies_behind_the_curve_is_no_vertebral_body():
+    spinous = detection(60, (11, 12, 16), depth=16, p=30)
+    body = detection(40)
+    (kept,) = trusted(sheet(), [body, spinous], SETTINGS)
+    assert kept is body
+
+
 def test_few_vertebrae_make_a_study_partial():
     found = named(doubts(HEADER, sheet(), spine(20, 44), SETTINGS))
     assert found.keys() == {"few_vertebrae"}
