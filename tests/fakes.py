@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from vfscreen.volume import Floats
 
 BONE_HU, FRACTURED_HU, POISONED_HU = 700, 1100, 3000
 VOXEL_MM = 3.0
+PROVENANCE = {name: {"sha256": f"{name}'s hash", "steps": 7} for name in ("localizer", "detector")}
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class FakeModels:
     localizer: Any
     detector: Any
     device: str = "cpu"
-    provenance: Mapping[str, Any] = field(default_factory=lambda: {"made by": "tests"})
+    provenance: Mapping[str, Any] = field(default_factory=lambda: PROVENANCE)
 
 
-def fake_models(localizer: Any = None) -> Any:
-    return FakeModels(localizer or centre_of_bright_voxels, vertebra_every_30_mm)
+def fake_models(localizer: Any = None, detector: Any = None, provenance: Any = PROVENANCE) -> Any:
+    return FakeModels(
+        localizer or centre_of_bright_voxels, detector or vertebra_every_30_mm, provenance=provenance
+    )
 
 
 def centre_of_bright_voxels(images: NDArray[np.float32]) -> tuple[Floats, Floats]:
@@ -69,6 +73,12 @@ def vertebra_every_30_mm(sheets: NDArray[np.float32]) -> tuple[Floats, Floats]:
     return logits, offsets.reshape(n, 16, 12, h, w)
 
 
+def no_vertebra(sheets: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """A detector that sees nothing."""
+    logits, offsets = vertebra_every_30_mm(sheets)
+    return np.full_like(logits, -9.0), offsets
+
+
 def write_study(path: Path, hu: int = BONE_HU, height: int = 40, bend: int = 0) -> Path:
     """A NIfTI volume with a column of bone in soft tissue, `height` planes of 3 mm; hu 0 is no bone."""
     voxels = np.zeros((30, 30, height), np.int16)  # x to the left, y to posterior, z to cranial
@@ -91,4 +101,6 @@ def read_with_accidents(study: StudyFiles, settings: ReadSettings) -> StudyImage
         time.sleep(600)
     if "raises" in study.source:
         raise ZeroDivisionError("an exception that no stage foresaw")
+    if "warns" in study.source:
+        warnings.warn("an odd header", stacklevel=1)
     return read_study(study, settings)

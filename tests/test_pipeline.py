@@ -15,7 +15,7 @@ from vfscreen import pipeline
 from vfscreen.errors import InputError, VfscreenError
 from vfscreen.pipeline import RunSummary, run
 from vfscreen.progress import Tally, describe
-from vfscreen.results import ResultWriter
+from vfscreen.results import ResultWriter, StudyRecord, locked
 from vfscreen.settings import MeasureSettings, ReadSettings, Settings
 
 MEASURED = {"ok", "partial"}
@@ -72,7 +72,7 @@ def test_the_summary_counts_what_the_tables_hold(screened: tuple[Path, RunSummar
 def test_run_json_tells_how_the_run_was_made(screened: tuple[Path, RunSummary]) -> None:
     about = json.loads((screened[0] / "run.json").read_text())
     assert about["settings"]["measure"]["threshold"] == 0.74
-    assert about["weights"] == {"made by": "tests"}
+    assert about["weights"] == fakes.PROVENANCE
     assert about["counts"]["studies"] == 7
     assert set(about["seconds_by_stage"]) == {"read", "localize", "straighten", "detect"}
 
@@ -94,8 +94,105 @@ def test_a_second_call_has_nothing_left_to_do(archive: Path, screened: tuple[Pat
 
 def test_results_of_other_settings_are_not_mixed(archive: Path, screened: tuple[Path, RunSummary]) -> None:
     other = Settings(measure=MeasureSettings(threshold=0.6))
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"settings\.measure\.threshold was 0\.74 and is now 0\.6\."):
         run(archive, screened[0], other, models=fakes.fake_models())
+
+
+def test_results_of_other_weights_are_not_mixed(archive: Path, screened: tuple[Path, RunSummary]) -> None:
+    other = fakes.fake_models(provenance={**fakes.PROVENANCE, "detector": {"sha256": "new", "steps": 7}})
+    with pytest.raises(
+        InputError, match=r'weights\.detector\.sha256 was "detector.s hash" and is now "new"\.'
+    ):
+        run(archive, screened[0], models=other)
+
+
+def test_results_of_another_input_are_not_mixed(tmp_path: Path) -> None:
+    first, second = (fakes.write_study(tmp_path / name / "same_name.nii.gz").parent for name in "ab")
+    run(first, tmp_path / "out", models=fakes.fake_models(), workers=1)
+    with pytest.raises(InputError, match=r"input was .*a\" and is now .*b\".*another folder"):
+        run(second, tmp_path / "out", models=fakes.fake_models(), workers=1)
+    assert (tmp_path / "out" / "run.json").read_text().count(str(second)) == 0
+
+
+def test_one_input_by_two_names_goes_on(
+    archive: Path, screened: tuple[Path, RunSummary], tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(archive)
+    assert run(tmp_path / "link", screened[0], models=fakes.fake_models(), workers=1).new == 0
+
+
+def test_a_study_id_that_means_other_images_now_is_screened_again(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    for name in ("first.nii.gz", "second.nii.gz"):
+        fakes.write_study(tmp_path / name)
+        manifest.write_text(f"path,study_id\n{name},one\n")
+        summary = run(manifest, tmp_path / "out", models=fakes.fake_models(), workers=1)
+        assert (summary.new, summary.studies) == (1, 1)
+        assert pd.read_parquet(tmp_path / "out" / "studies.parquet")["source"].to_list() == [name]
+
+
+def test_a_wrong_input_makes_no_result_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        run(tmp_path / "nowhere", tmp_path / "out", models=fakes.fake_models())
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_on_one_folder_are_refused(archive: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="this system has no fcntl")
+    with locked(tmp_path), pytest.raises(InputError, match="Another run"):
+        run(archive, tmp_path, models=fakes.fake_models(), workers=1)
+
+
+def test_run_json_keeps_the_figures_of_earlier_calls(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in (2, 2, 3):
+        run(archive, tmp_path, models=fakes.fake_models(), workers=1, limit=limit)
+    about = json.loads((tmp_path / "run.json").read_text())
+    assert [(call["new"], call["options"]["limit"]) for call in about["calls"]] == [(2, 2), (0, 2), (1, 3)]
+    assert about["seconds"] == pytest.approx(sum(call["seconds"] for call in about["calls"]))
+    times = studies(tmp_path)["seconds"]
+    assert sum(about["seconds_by_stage"].values()) == pytest.approx(times.sum())
+    assert (times > 0).all()
+
+
+def test_pictures_that_are_not_drawn_any_more_are_told(
+    archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(archive, tmp_path, models=fakes.fake_models(), workers=1, limit=1)
+    run(archive, tmp_path, models=fakes.fake_models(), workers=1, limit=1)
+    assert "pictures" not in caplog.text
+    run(archive, tmp_path, models=fakes.fake_models(), workers=1, limit=1, thumbnails="all")
+    assert caplog.text.count("Only new studies get pictures") == 1
+
+
+def test_a_picture_is_given_the_doubts_of_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, given = fakes.write_study(tmp_path / "study.nii.gz"), []
+    models = fakes.fake_models(detector=fakes.no_vertebra)
+    monkeypatch.setattr(pipeline, "thumbnail", lambda *args: given.extend(args[-1]) or b"png")
+    run(study, tmp_path / "out", models=models, workers=1, thumbnails="all")
+    assert [doubt.name for doubt in given] == list(studies(tmp_path / "out")["quality"].iloc[0])
+    assert given
+
+
+def test_a_study_without_a_vertebra_is_not_counted_as_measured(tmp_path: Path) -> None:
+    study, tallies = fakes.write_study(tmp_path / "study.nii.gz"), []
+    models = fakes.fake_models(detector=fakes.no_vertebra)
+    summary = run(study, tmp_path / "out", models=models, workers=1, progress=tallies.append)
+    assert (summary.studies, summary.partial, summary.measured) == (1, 1, 0)
+    assert (tallies[-1].measured, tallies[-1].unmeasured, tallies[-1].new) == (0, 1, 1)
+
+
+def test_a_study_that_is_lost_is_told(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = ResultWriter.add
+
+    def forgetful(self: ResultWriter, record: StudyRecord, png: bytes | None = None) -> None:
+        if record.study_id != "no_bone":
+            add(self, record, png)
+
+    monkeypatch.setattr(ResultWriter, "add", forgetful)
+    with pytest.raises(VfscreenError, match=r"1 of 7 studies have no row.*no_bone\.nii\.gz"):
+        run(archive, tmp_path, models=fakes.fake_models(), workers=1)
 
 
 def test_dying_hanging_and_raising_readers_cost_one_row_each(
@@ -115,6 +212,33 @@ def test_dying_hanging_and_raising_readers_cost_one_row_each(
     assert rows.loc[list(errors), "error"].to_dict() == errors
     assert "exit code 3" in rows.loc["2_dies", "reason"]
     assert "ZeroDivisionError: an exception that no stage foresaw" in rows.loc["4_raises", "reason"]
+
+
+def test_studies_that_an_accident_cost_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dies", "good", "raises"):
+        fakes.write_study(tmp_path / "in" / f"{name}.nii.gz")
+    (tmp_path / "in" / "truncated.nii.gz").write_bytes(b"")
+    with monkeypatch.context() as accidents:
+        accidents.setattr(pipeline, "Screening", partial(pipeline.Screening, read=fakes.read_with_accidents))
+        run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=1)
+    again = run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=1)
+    assert (again.studies, again.new, again.measured, again.failed) == (4, 2, 3, 1)
+
+
+def test_what_a_reader_warns_of_is_logged_with_its_study(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    fakes.write_study(tmp_path / "in" / "warns.nii.gz")
+    monkeypatch.setattr(pipeline, "Screening", partial(pipeline.Screening, read=fakes.read_with_accidents))
+    run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=1)
+    assert "warns.nii.gz: " in caplog.text
+    assert "an odd header" in caplog.text
+    assert "an odd header" not in capfd.readouterr().err
 
 
 def test_a_batch_that_raises_costs_only_the_culprit(tmp_path: Path) -> None:
@@ -174,9 +298,10 @@ def test_limit_takes_the_first_studies(archive: Path, tmp_path: Path) -> None:
 
 
 def test_progress_tells_rate_and_time_left() -> None:
-    tally = Tally(total=1000, before=100, measured=90, failed=10, flagged=3)
+    tally = Tally(total=1000, before=100, measured=80, unmeasured=10, failed=10, flagged=3)
     assert describe(tally, seconds=120) == (
-        "200/1000 studies, 50.0/min, 16 min left; 90 measured, 3 flagged, 10 failed, 0 skipped"
+        "200/1000 studies, 50.0/min, 16 min left; "
+        "80 measured, 3 flagged, 10 without a vertebra, 10 failed, 0 skipped"
     )
 
 

@@ -4,13 +4,22 @@ import itertools
 import json
 import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vfscreen.errors import NoSuitableSeries, ReaderDied
+from vfscreen.errors import (
+    InputError,
+    NoSuitableSeries,
+    ReaderDied,
+    ReaderTimeout,
+    UnexpectedError,
+    UnreadableFile,
+)
 from vfscreen.measure import genant_ratio, grade, heights_mm, shape
 from vfscreen.results import (
     PATIENTS,
@@ -19,8 +28,12 @@ from vfscreen.results import (
     ResultWriter,
     StudyRecord,
     consolidate,
-    finished_study_ids,
+    finished_studies,
+    is_flagged,
+    locked,
     patient_rows,
+    read_run_json,
+    study_key,
     study_row,
     thumbnail_path,
     vertebra_rows,
@@ -57,7 +70,12 @@ def write(out, *records, **options):
 
 
 def flagged(each, threshold=0.74):
-    return study_row(each, threshold)["flagged"]
+    assert study_row(each, threshold)["flagged"] is is_flagged(each.result, threshold)
+    return is_flagged(each.result, threshold)
+
+
+def finished(out):
+    return {study_id for study_id, _ in finished_studies(out)}
 
 
 def read_flagged(out):
@@ -100,6 +118,11 @@ def test_a_failed_study_is_a_row_with_code_and_sentence_and_no_number():
     )
     for column in ("n_vertebrae", "min_genant_ratio", "grade", "n_moderate", "flagged"):
         assert row[column] is None
+
+
+def test_a_reason_is_one_line():
+    each = record("a", error=UnexpectedError("first\n  second\tthird "))
+    assert study_row(each, 0.74)["reason"] == "first second third"
 
 
 def test_a_skipped_study_says_so():
@@ -199,15 +222,15 @@ def test_vertebrae_follow_the_order_of_studies_and_of_the_spine(tmp_path):
 def test_a_full_buffer_is_written(tmp_path):
     writer = ResultWriter(tmp_path, 0.74, max_studies=2, max_seconds=1e9)
     writer.add(record("a", 0.9))
-    assert finished_study_ids(tmp_path) == set()
+    assert finished(tmp_path) == set()
     writer.add(record("b", 0.9))
-    assert finished_study_ids(tmp_path) == {"a", "b"}
+    assert finished(tmp_path) == {"a", "b"}
 
 
 def test_a_study_does_not_wait_for_others_longer_than_the_limit(tmp_path):
     writer = ResultWriter(tmp_path, 0.74, max_studies=1000, max_seconds=0.0)
     writer.add(record("a", 0.9))
-    assert finished_study_ids(tmp_path) == {"a"}
+    assert finished(tmp_path) == {"a"}
 
 
 def interrupted(out):
@@ -219,19 +242,39 @@ def interrupted(out):
 def test_what_waits_is_written_when_the_run_is_interrupted(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted(tmp_path)
-    assert finished_study_ids(tmp_path) == {"a"}
+    assert finished(tmp_path) == {"a"}
 
 
 def test_a_second_run_goes_on_after_the_parts_of_the_first(tmp_path):
     write(tmp_path, record("a", 0.9))
     write(tmp_path, record("b", error=ReaderDied("x")))
-    assert finished_study_ids(tmp_path) == {"a", "b"}
+    assert finished(tmp_path) == {"a"}
     consolidate(tmp_path)
     assert pq.read_table(tmp_path / "studies.parquet")["study_id"].to_pylist() == ["a", "b"]
 
 
 def test_nothing_is_finished_in_a_new_folder(tmp_path):
-    assert finished_study_ids(tmp_path) == set()
+    assert finished(tmp_path) == set()
+
+
+@pytest.mark.parametrize("error", [ReaderDied, ReaderTimeout, UnexpectedError])
+def test_what_may_be_the_fault_of_the_machine_is_not_finished(tmp_path, error):
+    write(tmp_path, record("a", error=error("x")), record("b", error=UnreadableFile("x")))
+    assert finished(tmp_path) == {"b"}
+    write(tmp_path, record("a", 0.9))
+    assert finished(tmp_path) == {"a", "b"}
+
+
+def test_the_same_name_in_another_place_is_another_study(tmp_path):
+    write(tmp_path, record("a", 0.9, source="here/a"))
+    assert finished_studies(tmp_path) == {("a", "here/a")}
+    write(tmp_path, record("a", 0.9, source="there/a"))
+    assert finished_studies(tmp_path) == {("a", "there/a")}
+
+
+def test_a_file_name_that_is_no_unicode_is_found_again(tmp_path):
+    write(tmp_path, record("caf\udce9", 0.9, source="in/caf\udce9"))
+    assert finished_studies(tmp_path) == {study_key("caf\udce9", "in/caf\udce9")}
 
 
 def test_a_study_screened_again_counts_once_with_its_latest_vertebrae(tmp_path):
@@ -262,7 +305,7 @@ def test_a_part_that_is_not_complete_holds_no_finished_study(tmp_path, monkeypat
         fail_from(broken, n)
         with pytest.raises(OSError, match="disk gone"):
             writer.close()
-    assert finished_study_ids(tmp_path) == set()
+    assert finished(tmp_path) == set()
     assert not list(tmp_path.glob("parts/*.tmp"))
     writer.close()
     consolidate(tmp_path)
@@ -287,7 +330,7 @@ def test_a_torn_part_is_left_out_with_a_warning(tmp_path, caplog, kind):
     write(tmp_path, record("a", 0.9), record("b", 0.9), max_studies=1)
     torn = tmp_path / f"parts/000001.{kind}.parquet"
     torn.write_bytes(torn.read_bytes()[:100])
-    assert finished_study_ids(tmp_path) == {"b"}
+    assert finished(tmp_path) == {"b"}
     consolidate(tmp_path)
     assert pq.read_table(tmp_path / "vertebrae.parquet")["study_id"].to_pylist() == ["b"]
     assert "000001" in caplog.text
@@ -406,3 +449,35 @@ def test_run_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk gone"):
         write_run_json(tmp_path, {"threshold": 0.8})
     assert json.loads((tmp_path / "run.json").read_text()) == {"threshold": 0.74}
+
+
+def test_parts_without_run_json_are_refused(tmp_path):
+    assert read_run_json(tmp_path) is None
+    write(tmp_path, record("a", 0.9))
+    with pytest.raises(InputError, match=r"no run\.json"):
+        read_run_json(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\udce9"])
+def test_parts_with_a_broken_run_json_are_refused(tmp_path, text):
+    write(tmp_path, record("a", 0.9))
+    (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"run\.json.*choose another folder"):
+        read_run_json(tmp_path)
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):
+    pytest.importorskip("fcntl", reason="this system has no fcntl")
+    with locked(tmp_path), pytest.raises(InputError, match="Another run"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    pytest.importorskip("fcntl", reason="this system has no fcntl")
+    code = "import os, sys, pathlib; from vfscreen.results import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+    with locked(tmp_path):
+        pass

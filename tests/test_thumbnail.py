@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vfscreen.curve import SpineCurve
-from vfscreen.measure import measure
-from vfscreen.report.thumbnail import LEFT, PX_PER_MM, TOP, spread, thumbnail
-from vfscreen.study import Detection
+from vfscreen.measure import cranial_first, measure
+from vfscreen.report.thumbnail import LEFT, PX_PER_MM, TOP, doubt_lines, spread, thumbnail
+from vfscreen.study import Detection, Doubt
 
 CURVE = SpineCurve.through(np.linspace([0.0, 0.0, 300.0], [0.0, 0.0, 0.0], 301))
 BLUE, VERMILLION = (86, 180, 233), (213, 94, 0)
@@ -20,9 +20,9 @@ def vertebra(s, anterior=19.0):
     return Detection(np.column_stack([s + half, np.repeat([-14.0, 0.0, 14.0], 2)]), 0.9)
 
 
-def png(detections, length=120, width=81, pixel_mm=1.0, hu=-1000.0, threshold=0.74):
+def png(detections, length=120, width=81, pixel_mm=1.0, hu=-1000.0, threshold=0.74, doubts=()):
     sheet = np.full((round(length / pixel_mm), round(width / pixel_mm)), hu, np.float32)
-    return thumbnail(sheet, pixel_mm, detections, measure(detections, CURVE), threshold)
+    return thumbnail(sheet, pixel_mm, detections, measure(detections, CURVE), threshold, doubts)
 
 
 def picture(*args, **options):
@@ -97,6 +97,12 @@ def test_vertebrae_and_detections_need_not_come_in_one_order():
     assert png(found) == png(found[::-1])
 
 
+def test_vertebrae_are_numbered_by_the_mean_of_their_keypoints_as_detect_orders_them():
+    upper, lower = vertebra(60), vertebra(61)
+    upper.keypoints[5, 0] += 4  # one corner far down: the middle of its box is the lower one
+    assert [d is upper for d in cranial_first([lower, upper])] == [True, False]
+
+
 def test_a_detection_without_its_vertebra_is_refused():
     with pytest.raises(ValueError, match="zip"):
         thumbnail(np.zeros((100, 80), np.float32), 1.0, [vertebra(40)], (), 0.74)
@@ -104,6 +110,24 @@ def test_a_detection_without_its_vertebra_is_refused():
 
 def test_a_study_without_vertebrae_has_a_picture_too():
     assert picture([]).any()
+
+
+def test_the_caption_names_the_doubts_and_says_where_they_make_the_study_partial():
+    thick, few = Doubt("thick_slices", "."), Doubt("few_vertebrae", ".", partial=True)
+    assert doubt_lines([]) == []
+    assert doubt_lines([thick]) == ["doubts: thick_slices"]
+    assert doubt_lines([few, thick]) == ["partial: few_vertebrae, thick_slices"]
+    below = TOP + 120 * PX_PER_MM
+    plain, doubted = (picture([vertebra(40)], doubts=doubts) for doubts in ((), [few]))
+    assert (plain[:below] == doubted[:below]).all()
+    assert doubted[below:].astype(bool).sum() > plain[below:].astype(bool).sum()
+
+
+def test_every_line_of_the_caption_fits_into_the_picture():
+    names = ("spine_at_edge", "vertebra_missed", "spine_end_missed", "thick_slices")
+    image = picture([vertebra(40)], doubts=[Doubt(name, ".", partial=True) for name in names])
+    assert image[-3:].max() == 0
+    assert image[:, -3:].max() == 0
 
 
 def test_keypoints_beyond_the_sheet_do_no_harm():

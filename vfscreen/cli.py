@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -103,7 +107,7 @@ def run_command(
 
     settings = Settings(measure=MeasureSettings(threshold=threshold))
     try:
-        with progress.shown(Console(stderr=True)) as on_progress:
+        with _sigterm_raised(), progress.shown(Console(stderr=True)) as on_progress:
             summary = pipeline.run(
                 source,
                 out,
@@ -115,11 +119,11 @@ def run_command(
                 thumbnails=thumbnails.value,
                 progress=on_progress,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         typer.echo(
             f"Interrupted. What is finished is in {out}; the same command goes on from there.", err=True
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(interrupt, _Terminated) else 130) from None
     _print_summary(Console(), summary)
     raise typer.Exit(0 if summary.measured else 1)
 
@@ -196,14 +200,41 @@ def _options(
 
 
 def main() -> None:
-    """The console command: errors of vfscreen become one line on stderr and exit code 2."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    """The console command: errors of vfscreen and of the disk become one line on stderr and exit code 2."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[_OnStderr()])
+    logging.captureWarnings(True)
+    logging.getLogger("pydicom").propagate = False  # it warns of the same
     logging.getLogger("vfscreen").setLevel(logging.INFO)
     try:
         app()
-    except VfscreenError as error:
+    except (VfscreenError, OSError) as error:
         typer.echo(f"vfscreen: {error}", err=True)
         sys.exit(2)
+
+
+class _OnStderr(logging.Handler):
+    """Writes to what is stderr at the time: the progress bar takes its place, and prints above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: the machine or its scheduler ends the run as Ctrl-C would."""
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """SIGTERM as an exception, so that what is finished becomes tables."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print_summary(console: Console, summary: RunSummary) -> None:
@@ -211,15 +242,15 @@ def _print_summary(console: Console, summary: RunSummary) -> None:
 
     rows = pq.read_table(summary.out / "studies.parquet").to_pylist()
     console.print(_outcome_table(rows))
+    lines = [
+        f"{summary.studies} studies, {summary.flagged} flagged; "
+        f"{summary.new} new in {summary.seconds:.0f} s. Results: {summary.out}"
+    ]
     if len(rows) <= LISTED_STUDIES:
         console.print(_studies_table(rows))
-    console.print(
-        f"{summary.studies} studies, {summary.flagged} flagged; "
-        f"{summary.new} new in {summary.seconds:.0f} s. Results: {summary.out}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+        reasons = [f"{row['source']}: {row['reason']}" for row in rows if row["reason"]]
+        lines = [*reasons, *([""] if reasons else []), *lines]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _outcome_table(rows: list[dict[str, Any]]) -> Table:
@@ -231,18 +262,18 @@ def _outcome_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _studies_table(rows: list[dict[str, Any]]) -> Table:
-    study, reason = Column("study", overflow="fold"), Column("reason", ratio=1)
-    table = Table(study, "status", "vertebrae", "min G", "grade", "flagged", reason, box=SIMPLE)
+    names = ("status", "vertebrae", "min G", "grade", "flagged")
+    others = [Column(name, no_wrap=True) for name in names]
+    table = Table(Column("study", overflow="fold"), *others, box=SIMPLE, pad_edge=False)
     for row in rows:
         smallest = row["min_genant_ratio"]
         table.add_row(
             escape(row["source"]),
             row["status"],
             _text(row["n_vertebrae"]),
-            "" if smallest is None else f"{smallest:.2f}",
+            "" if smallest is None else f"{smallest:.3f}",
             _text(row["grade"]),
             {True: "yes", False: "no", None: ""}[row["flagged"]],
-            escape(_text(row["reason"])),
         )
     return table
 
@@ -274,4 +305,8 @@ def _weights(folder: Path | None, device: str) -> dict[str, Any]:
         models = load_models(folder, device)
     except WeightsError as error:
         return {"weights": str(error)}
-    return {"device": models.device, **{f"weights {k}": v for k, v in models.provenance.items()}}
+    weights = {
+        f"weights {name}": f"sha256 {made['sha256']}, {made.get('steps', 'unknown')} steps"
+        for name, made in models.provenance.items()
+    }
+    return {"device": models.device, **weights}

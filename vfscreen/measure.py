@@ -65,8 +65,8 @@ def shape(heights_mm: Floats) -> str:
 
 
 def cranial_first(detections: Sequence[Detection]) -> list[Detection]:
-    """Detections by the middle of their box along the curve: the order of `measure`."""
-    return sorted(detections, key=lambda d: d.keypoints[:, 0].min() + d.keypoints[:, 0].max())
+    """Detections by the mean of their keypoints along the curve: the order of `detect` and `measure`."""
+    return sorted(detections, key=lambda d: float(d.keypoints[:, 0].mean()))
 
 
 def measure(detections: Sequence[Detection], curve: SpineCurve) -> tuple[Vertebra, ...]:

@@ -9,31 +9,41 @@ fill. A study that fails anywhere becomes a row with its reason, and the others 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vfscreen import provenance
+from vfscreen import journal, provenance
 from vfscreen.curve import SpineCurve
 from vfscreen.detect import detect, padded
 from vfscreen.discover import discover
 from vfscreen.errors import InputError, ReaderDied, ReaderTimeout, StudyError, UnexpectedError, VfscreenError
+from vfscreen.journal import Journal
 from vfscreen.localize import LocalizerInput, localize
 from vfscreen.progress import OnProgress, Tally, silent
 from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReadStudy, Straighten
 from vfscreen.readers import read_study
 from vfscreen.report.thumbnail import thumbnail
-from vfscreen.results import ResultWriter, StudyRecord, consolidate, finished_study_ids, write_run_json
+from vfscreen.results import (
+    STAGES,
+    ResultWriter,
+    StudyKey,
+    StudyRecord,
+    consolidate,
+    finished_studies,
+    is_flagged,
+    locked,
+    study_key,
+)
 from vfscreen.screening import finish
 from vfscreen.settings import Settings, Thumbnails
 from vfscreen.straighten import Sheet
@@ -54,22 +64,21 @@ _MAX_DEVICE_FAILURES = 20
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What the tables in `out` hold, this call and earlier ones together; `new` studies are of this call."""
+    """What the tables in `out` hold, this call and earlier ones together.
+
+    `new` studies and `seconds` are of this call; `measured` studies have at least one vertebra measured.
+    """
 
     out: Path
     studies: int
     new: int
     seconds: float
+    measured: int = 0
     ok: int = 0
     partial: int = 0
     failed: int = 0
     skipped: int = 0
     flagged: int = 0
-
-    @property
-    def measured(self) -> int:
-        """Studies with a result, complete or not."""
-        return self.ok + self.partial
 
 
 @dataclass(frozen=True)
@@ -98,34 +107,37 @@ def run(
     """Screen every study of a folder, file or manifest, and write the tables into `out`.
 
     Studies that `out` already holds are not repeated, so the same call goes on where an earlier one
-    stopped. `limit` takes the first so many studies of the input. From a script, call it under
+    stopped; only those whose reader died or hung, or whose error nobody foresaw, are tried again.
+    `limit` takes the first so many studies of the input. From a script, call it under
     `if __name__ == "__main__":`, since the readers are spawned processes.
 
-    Raises InputError for a wrong input or an unwritable `out`, WeightsError for wrong weights, and
+    Raises InputError for a wrong input, and for an `out` that is unwritable, in use by another run,
+    or holds results of another input, settings or weights; WeightsError for wrong weights; and
     VfscreenError when results cannot be written or the device fails; never for a single study.
     """
     source, out, settings = Path(source), Path(out), settings or Settings()
     options = RunOptions(workers or default_workers(), batch_size, limit, thumbnails)
     models = models or _load_models(device)
-    about = _about(source, settings, models, options)
-    results, finished = _open_results(out, about, settings.measure.threshold)
+    method = journal.method(source, settings, models)
+    journal.earlier_calls(out, method)  # refuse before the walk through an archive, which may take long
     studies = discover(source)[:limit]
-    write_run_json(out, about)
-    pending = [study for study in studies if study.study_id not in finished]
-    tally = Tally(total=len(studies), before=len(studies) - len(pending))
-    stage_seconds: Counter[str] = Counter()
-    writer = WriterThread(results)
-    try:
-        progress(tally)
-        with closing(Screening(models, settings, options).screen(pending)) as screened:
-            for study in screened:
-                writer.put(study.record, study.picture(settings, thumbnails))
-                stage_seconds.update(study.record.stage_seconds)
-                tally = _counted(tally, study.record, settings)
-                progress(tally)
-    finally:  # also after Ctrl-C: what is finished becomes tables
-        writer.close()
-        summary = _make_tables(out, about, tally, stage_seconds)
+    with locked(out):
+        results, call = _open_results(out, method, models.device, settings, options)
+        finished = finished_studies(out)
+        pending = [study for study in studies if _key(study) not in finished]
+        tally = Tally(total=len(studies), before=len(studies) - len(pending))
+        writer = WriterThread(results)
+        try:
+            progress(tally)
+            with closing(Screening(models, settings, options).screen(pending)) as screened:
+                for study in screened:
+                    writer.put(study.record, study.picture(settings, thumbnails))
+                    tally = _counted(tally, study.record, settings)
+                    progress(tally)
+        finally:  # also after Ctrl-C: what is finished becomes tables
+            writer.close()
+            summary = _make_tables(call, tally.new)
+        _check_rows(studies, out)
     return summary
 
 
@@ -144,13 +156,13 @@ class Screened:
 
     def picture(self, settings: Settings, thumbnails: Thumbnails) -> Picture | None:
         """What draws the study's picture, or None when none is wanted."""
-        result, threshold = self.record.result, settings.measure.threshold
-        if self.sheet is None or result is None or thumbnails == "none":
+        result, sheet, threshold = self.record.result, self.sheet, settings.measure.threshold
+        if sheet is None or result is None or thumbnails == "none":
             return None
-        if thumbnails == "flagged" and not _is_flagged(result, threshold):
+        if thumbnails == "flagged" and not is_flagged(result, threshold):
             return None
-        sheet = self.sheet
-        return partial(thumbnail, sheet.image, sheet.pixel_mm, self.detections, result.vertebrae, threshold)
+        found = (self.detections, result.vertebrae)
+        return partial(thumbnail, sheet.image, sheet.pixel_mm, *found, threshold, result.doubts)
 
 
 @dataclass
@@ -278,6 +290,8 @@ class Screening:
         self._failed_starts = 0
         if command is None or isinstance(command, Forget):
             return
+        for message in reply.messages:
+            logger.warning("%s: %s", command.study.source, message)
         passage = self._passages[command.study.study_id]
         stage = "read" if isinstance(command, Read) else "straighten"
         passage.seconds[stage] = reply.seconds
@@ -382,15 +396,13 @@ def _unread(study: StudyFiles, error: StudyError) -> StudyRecord:
     return StudyRecord(study.study_id, study.source, study.patient_id, None, error, StudyHeader(), {})
 
 
-def _is_flagged(result: StudyResult, threshold: float) -> bool:
-    smallest = result.min_genant_ratio
-    return smallest is not None and smallest <= threshold
-
-
 def _counted(tally: Tally, record: StudyRecord, settings: Settings) -> Tally:
-    if record.result is not None:
-        flagged = _is_flagged(record.result, settings.measure.threshold)
+    result = record.result
+    if result is not None and result.vertebrae:
+        flagged = bool(is_flagged(result, settings.measure.threshold))
         return replace(tally, measured=tally.measured + 1, flagged=tally.flagged + flagged)
+    if result is not None:
+        return replace(tally, unmeasured=tally.unmeasured + 1)
     if record.error is not None and record.error.status == "skipped":
         return replace(tally, skipped=tally.skipped + 1)
     return replace(tally, failed=tally.failed + 1)
@@ -402,69 +414,47 @@ def _load_models(device: str) -> Models:
     return load_models(device=device)
 
 
-def _about(source: Path, settings: Settings, models: Models, options: RunOptions) -> dict[str, Any]:
-    """What is needed to repeat the run, known before it begins."""
-    return {
-        "versions": provenance.versions(),
-        "input": str(source.absolute()),
-        "settings": asdict(settings),
-        "options": asdict(options),
-        "weights": dict(models.provenance),
-        "machine": {**provenance.machine(), "device": models.device},
-        "started": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-    }
+def _key(study: StudyFiles) -> StudyKey:
+    return study_key(study.study_id, study.source)
 
 
-def _open_results(out: Path, about: Mapping[str, Any], threshold: float) -> tuple[ResultWriter, set[str]]:
-    """The writer, and the studies that are finished; those must have been screened in the same way."""
+def _open_results(
+    out: Path, method: dict[str, Any], device: str, settings: Settings, options: RunOptions
+) -> tuple[ResultWriter, Journal]:
+    """The writer and the journal of this call. Raises InputError for an `out` that it must not add to."""
     try:
-        results = ResultWriter(out, threshold)
-        finished = finished_study_ids(out)
-        if finished and (out / "run.json").exists():
-            _check_same_method(json.loads((out / "run.json").read_text()), json.loads(json.dumps(about)), out)
-    except (OSError, json.JSONDecodeError) as error:
+        results = ResultWriter(out, settings.measure.threshold)
+        return results, Journal.begin(out, method, device, asdict(options))
+    except OSError as error:
         raise InputError(f"Results cannot be written to {out}: {error}") from error
-    return results, finished
 
 
-def _check_same_method(earlier: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    for name in ("settings", "weights"):
-        if earlier.get(name) != now[name]:
-            raise InputError(
-                f"{out} holds results made with other {name} (see its run.json); "
-                "one table must not mix the two, so choose another folder"
-            )
-
-
-def _make_tables(
-    out: Path, about: Mapping[str, Any], tally: Tally, stage_seconds: Mapping[str, float]
-) -> RunSummary:
+def _make_tables(call: Journal, new: int) -> RunSummary:
     """The tables of all that is finished, what they hold, and run.json."""
     try:
-        consolidate(out)
-        summary = _summary(out, tally.new, about["started"])
-        write_run_json(out, {**about, **_outcome(summary, stage_seconds)})
+        consolidate(call.out)
+        table = pq.read_table(call.out / "studies.parquet")
+        by_status = Counter(table["status"].to_pylist())
+        counts = {
+            "studies": table.num_rows,
+            "measured": sum(bool(n) for n in table["n_vertebrae"].to_pylist()),
+            "flagged": sum(flag is True for flag in table["flagged"].to_pylist()),
+            **{status: by_status[status] for status in ("ok", "partial", "failed", "skipped")},
+        }
+        seconds = {stage: pc.sum(table[f"seconds_{stage}"], min_count=0).as_py() for stage in STAGES}
+        call.end(new, counts, seconds)
     except OSError as error:
         raise unwritable(error) from error
-    return summary
+    return RunSummary(call.out, new=new, seconds=call.seconds(), **counts)
 
 
-def _summary(out: Path, new: int, started: str) -> RunSummary:
-    table = pq.read_table(out / "studies.parquet", columns=["status", "flagged"])
-    by_status = Counter(table["status"].to_pylist())
-    flagged = sum(flag is True for flag in table["flagged"].to_pylist())
-    seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(started)).total_seconds()
-    return RunSummary(out, table.num_rows, new, seconds, flagged=flagged, **by_status)
-
-
-def _outcome(summary: RunSummary, stage_seconds: Mapping[str, float]) -> dict[str, Any]:
-    """What is known at the end of a run."""
-    counts = asdict(summary)
-    del counts["out"], counts["seconds"]
-    return {
-        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": summary.seconds,
-        "seconds_by_stage": dict(stage_seconds),
-        "counts": counts,
-        "peak_memory_mib": provenance.peak_memory_mib(),
-    }
+def _check_rows(studies: Sequence[StudyFiles], out: Path) -> None:
+    """No study may be lost in silence, whatever the fault."""
+    table = pq.read_table(out / "studies.parquet", columns=["study_id", "source"])
+    listed = set(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    missing = [study.source for study in studies if _key(study) not in listed]
+    if missing:
+        raise VfscreenError(
+            f"{len(missing)} of {len(studies)} studies have no row in {out / 'studies.parquet'}, "
+            f"the first is {missing[0]}. This is a fault of vfscreen, please report it"
+        )

@@ -18,11 +18,15 @@ _LOG_EVERY_S = 30.0
 
 @dataclass(frozen=True)
 class Tally:
-    """Studies of a run so far: `before` were finished by earlier calls, the other counts are of this call."""
+    """Studies of a run so far: `before` were finished by earlier calls, the other counts are of this call.
+
+    `unmeasured` are those that were screened, but had no vertebra that could be measured.
+    """
 
     total: int
     before: int = 0
     measured: int = 0
+    unmeasured: int = 0
     failed: int = 0
     skipped: int = 0
     flagged: int = 0
@@ -30,7 +34,7 @@ class Tally:
     @property
     def new(self) -> int:
         """Studies finished by this call."""
-        return self.measured + self.failed + self.skipped
+        return self.measured + self.unmeasured + self.failed + self.skipped
 
     @property
     def done(self) -> int:
@@ -67,7 +71,8 @@ def shown(console: Console) -> Iterator[OnProgress]:
 def describe(tally: Tally, seconds: float) -> str:
     """One line: done of total, rate and time left as of this call's `seconds`, and the counts."""
     counts = (
-        f"{tally.measured} measured, {tally.flagged} flagged, {tally.failed} failed, {tally.skipped} skipped"
+        f"{tally.measured} measured, {tally.flagged} flagged, {tally.unmeasured} without a vertebra, "
+        f"{tally.failed} failed, {tally.skipped} skipped"
     )
     done = f"{tally.done}/{tally.total} studies"
     if not tally.new:

@@ -1,11 +1,14 @@
-"""With what a result was made: versions, machine, memory. No torch is imported to tell."""
+"""With what a result was made: versions, machine, memory, settings. No torch is imported to tell."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 from vfscreen import __version__
 
@@ -31,6 +34,27 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two nested mappings of JSON, one sentence a value."""
+    before, after = _flat(earlier), _flat(now)
+    names = dict.fromkeys([*after, *before])
+    return [
+        f"{name} was {before.get(name, 'not set')} and is now {after.get(name, 'not set')}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.dumps(value, ensure_ascii=False)
+    return flat
 
 
 def peak_memory_mib() -> dict[str, float]:

@@ -72,10 +72,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a command gave, or the study's error, and how long it took. None: ready for the first command."""
+    """What a command gave, or the study's error, how long it took, and what was logged meanwhile.
+
+    None: ready for the first command.
+    """
 
     value: Prepared | Sheet | StudyError | None
     seconds: float = 0.0
+    messages: tuple[str, ...] = ()
 
 
 def as_study_error(error: Exception) -> StudyError:
@@ -170,6 +174,7 @@ class _Work:
         self._settings = settings
         self._read_study = read
         self._volumes: dict[str, Volume] = {}
+        self._heard = _Heard()
 
     def reply(self, command: Command) -> Reply:
         start = time.perf_counter()
@@ -178,7 +183,7 @@ class _Work:
             value = self._do(command)
         except Exception as error:  # the border between this study and the next
             value = as_study_error(error)
-        return Reply(value, time.perf_counter() - start)
+        return Reply(value, time.perf_counter() - start, self._heard.taken())
 
     def _do(self, command: Command) -> Prepared | Sheet | None:
         study_id = command.study.study_id
@@ -191,6 +196,24 @@ class _Work:
         if isinstance(command, Straighten):
             return straighten(volume, command.curve, self._settings.straighten)
         return None
+
+
+class _Heard(logging.Handler):
+    """Keeps what is logged for the next reply: on a terminal it would tear the main process's bar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._messages: list[str] = []
+        logging.getLogger().addHandler(self)
+        logging.captureWarnings(True)
+        logging.getLogger("pydicom").propagate = False  # it warns of the same
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.append(record.getMessage().partition("\n")[0])
+
+    def taken(self) -> tuple[str, ...]:
+        messages, self._messages = tuple(self._messages), []
+        return messages
 
 
 def _limit_memory() -> None:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -29,15 +29,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vfscreen import errors
-from vfscreen.errors import StudyError
+from vfscreen.errors import InputError, ReaderDied, ReaderTimeout, StudyError, UnexpectedError
 from vfscreen.measure import MODERATE, grade
 from vfscreen.study import HEIGHTS, KEYPOINTS, StudyHeader, StudyResult, Vertebra
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+StudyKey = tuple[str, str]
+"""`study_id` and `source` of a study, as the tables hold them."""
 
 STAGES = ("read", "localize", "straighten", "detect")
+RETRIED = {kind.code for kind in (ReaderDied, ReaderTimeout, UnexpectedError)}
+"""Errors that may be the machine's and not the study's: the next call tries again."""
 AXES = {"x": "to the patient's left", "y": "to posterior", "z": "to cranial"}
 
 
@@ -65,7 +69,7 @@ STUDIES = pa.schema(
             "negative; `failed`: an error; `skipped`: nothing in it to screen",
         ),
         _field("error", _TEXT, "Code of the error, listed below; null for `ok` and `partial`"),
-        _field("reason", _TEXT, "Why the study is `failed`, `skipped` or `partial`, as a sentence"),
+        _field("reason", _TEXT, "Why the study is `failed`, `skipped` or `partial`, in one line"),
         _field("n_vertebrae", _COUNT, "Vertebrae measured; null for `failed` and `skipped`"),
         _field("min_genant_ratio", _NUMBER, "Smallest G of the vertebrae; null when none was measured"),
         _field("grade", _TEXT, f"Grade of the smallest G: {_GRADES}; null when none was measured"),
@@ -209,7 +213,7 @@ def study_row(record: StudyRecord, threshold: float, thumbnail: str | None = Non
         "min_genant_ratio": smallest,
         "grade": None if smallest is None else grade(smallest),
         "n_moderate": sum(g <= MODERATE for g in ratios) if ratios else None,
-        "flagged": _flagged(smallest, status, threshold),
+        "flagged": is_flagged(result, threshold),
         "quality": [doubt.name for doubt in result.doubts] if result else [],
         "slice_spacing_mm": header.slice_spacing_mm,
         "pixel_spacing_mm": header.pixel_spacing_mm,
@@ -218,6 +222,16 @@ def study_row(record: StudyRecord, threshold: float, thumbnail: str | None = Non
         **{f"seconds_{stage}": record.stage_seconds.get(stage) for stage in STAGES},
         "thumbnail": thumbnail,
     }
+
+
+def is_flagged(result: StudyResult | None, threshold: float) -> bool | None:
+    """Whether a vertebra has G <= `threshold`; None where too little was measured to know."""
+    smallest = result.min_genant_ratio if result else None
+    if result is None or smallest is None:
+        return None
+    if smallest <= threshold:
+        return True
+    return False if result.status == "ok" else None
 
 
 def vertebra_rows(record: StudyRecord) -> list[Row]:
@@ -297,13 +311,49 @@ class ResultWriter:
         self._last_flush = time.monotonic()
 
 
-def finished_study_ids(out: Path) -> set[str]:
-    """Studies of earlier calls, which a next call need not repeat.
+def study_key(study_id: str, source: str) -> StudyKey:
+    """The key of a study as `discover` found it."""
+    return _valid(study_id), _valid(source)
 
-    Every row counts as finished, failed ones too: a study that kills its reader would otherwise do
-    so again in each call.
+
+def finished_studies(out: Path) -> set[StudyKey]:
+    """Studies which a next call need not repeat: all but those whose latest row has an error of `RETRIED`."""
+    latest: dict[str, Row] = {}
+    for studies, _ in _parts(out):
+        for row in studies.select(["study_id", "source", "error"]).to_pylist():
+            latest.setdefault(row["study_id"], row)
+    return {(row["study_id"], row["source"]) for row in latest.values() if row["error"] not in RETRIED}
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other runs from writing into `out`, which is made, until the end or death of this one.
+
+    Raises InputError where another run holds it, or where `out` cannot be written.
     """
-    return {study_id for studies, _ in _parts(out) for study_id in studies["study_id"].to_pylist()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stream = (out / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"Results cannot be written to {out}: {error}") from error
+    with stream:
+        _lock(stream, out)
+        yield
+
+
+def _lock(stream: TextIO, out: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"Another run is writing into {out}; wait for its end or choose another folder"
+        ) from error
+    except OSError as error:
+        log.warning("%s cannot be locked (%s): start no second run on it meanwhile.", out, error)
 
 
 def consolidate(out: Path) -> None:
@@ -334,6 +384,27 @@ def write_run_json(out: Path, provenance: Mapping[str, Any]) -> None:
     text = json.dumps(provenance, indent=2, ensure_ascii=False)
     with _atomic(out / "run.json") as stream:
         stream.write(f"{text}\n".encode())
+
+
+def read_run_json(out: Path) -> dict[str, Any] | None:
+    """What earlier calls wrote into run.json; None where they finished nothing.
+
+    Raises InputError where there are parts, but no run.json that tells how they were made.
+    """
+    if not any((out / "parts").glob("*.studies.parquet")):
+        return None
+    try:
+        earlier = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{out} holds parts of results but no run.json, so nobody knows how they were made; "
+            "choose another folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / 'run.json'} cannot be read ({error}); choose another folder") from error
+    if not isinstance(earlier, dict):
+        raise InputError(f"{out / 'run.json'} does not tell how a run was made; choose another folder")
+    return earlier
 
 
 def data_dictionary() -> str:
@@ -385,11 +456,15 @@ def _patient_id(record: StudyRecord) -> str | None:
 def _outcome(record: StudyRecord) -> tuple[str, str | None, str | None]:
     """Status, error code and reason."""
     if record.error is not None:
-        return record.error.status, record.error.code, str(record.error)
+        return record.error.status, record.error.code, _one_line(str(record.error))
     if record.result is None:
         raise ValueError(f"study {record.study_id} has neither a result nor an error")
     reasons = [doubt.reason for doubt in record.result.doubts if doubt.partial]
-    return record.result.status, None, " ".join(reasons) or None
+    return record.result.status, None, _one_line(" ".join(reasons)) or None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _date(record: StudyRecord) -> datetime.date | None:
@@ -402,14 +477,6 @@ def _date(record: StudyRecord) -> datetime.date | None:
     except ValueError:
         log.warning("The date %r of study %s is none and is left out.", text, record.study_id)
         return None
-
-
-def _flagged(smallest: float | None, status: str, threshold: float) -> bool | None:
-    if smallest is None:
-        return None
-    if smallest <= threshold:
-        return True
-    return False if status == "ok" else None
 
 
 def _measured(vertebra: Vertebra) -> Row:

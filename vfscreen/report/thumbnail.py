@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vfscreen.measure import cranial_first, grade, heights_mm
-from vfscreen.study import Detection, Vertebra
+from vfscreen.study import Detection, Doubt, Vertebra
 from vfscreen.volume import Floats
 
 PX_PER_MM = 3  # of the picture, whatever the pixels of the sheet
@@ -18,7 +19,8 @@ LEFT, TOP = 40, 24  # of the sheet in the picture, px: room for the ruler and th
 WINDOW_HU = (-150.0, 550.0)  # black and white
 
 _LABELS, _GAP = 190, 14  # px: column of labels, from the sheet to a label
-_CAPTION = (380, 100)  # px: width and height
+_CAPTION = (380, 130)  # px: width and height
+_CAPTION_CHARACTERS = 60  # of a line
 _MARGIN = 6  # px: from a keypoint to the rim of its mark, at most
 _FINE = 4  # marks are drawn this much larger and reduced: smooth edges
 _TEXT = (225, 225, 225)
@@ -42,14 +44,15 @@ def thumbnail(
     detections: Sequence[Detection],
     vertebrae: Sequence[Vertebra],
     threshold: float,
+    doubts: Sequence[Doubt] = (),
 ) -> bytes:
     """The picture as PNG, `PX_PER_MM` pixels a millimetre along both axes, with no identity in it.
 
     `sheet_hu` is (rows, columns): along the curve to caudal from s = 0 in row 0, to posterior with
     p = 0 in the middle column; square pixels of `pixel_mm`. `vertebrae` are those that `measure`
     makes of `detections`. Every vertebra shows its keypoints, number and G; one that is not normal
-    or has G <= `threshold` also its three heights, in mm of the patient. Raises ValueError where
-    the two sequences differ in length.
+    or has G <= `threshold` also its three heights, in mm of the patient. The caption names the
+    `doubts`. Raises ValueError where detections and vertebrae differ in number.
     """
     sheet = _Sheet(sheet_hu, pixel_mm)
     found = list(zip(cranial_first(detections), vertebrae, strict=True))
@@ -60,7 +63,7 @@ def thumbnail(
     _directions(draw, sheet)
     _rulers(draw, sheet)
     _labels(draw, sheet, found, threshold)
-    _caption(draw, sheet, found, threshold)
+    _caption(draw, sheet, [*_sentences(found, threshold), *doubt_lines(doubts)])
     return _png(picture)
 
 
@@ -190,9 +193,9 @@ def spread(wanted: Sequence[float], heights: Sequence[float], low: float, high: 
     return tops
 
 
-def _caption(draw: ImageDraw.ImageDraw, sheet: _Sheet, found: Found, threshold: float) -> None:
+def _caption(draw: ImageDraw.ImageDraw, sheet: _Sheet, lines: Sequence[str]) -> None:
     y = sheet.bottom + 28
-    for text in _sentences(found, threshold):
+    for text in lines:
         draw.text((LEFT, y), text, _TEXT, _SMALL)
         y += 15
 
@@ -209,6 +212,15 @@ def _sentences(found: Found, threshold: float) -> list[str]:
         "a, m, p: anterior, middle, posterior height in the patient",
         f"{note}: heights on it differ by up to {_stretch(found):.0%}",
     ]
+
+
+def doubt_lines(doubts: Sequence[Doubt]) -> list[str]:
+    """Lines of the caption: whether the study is partial, and the names of the doubts."""
+    if not doubts:
+        return []
+    head = "partial" if any(doubt.partial for doubt in doubts) else "doubts"
+    text = f"{head}: {', '.join(doubt.name for doubt in doubts)}"
+    return textwrap.wrap(text, _CAPTION_CHARACTERS)
 
 
 def _stretch(found: Found) -> float:

@@ -1,0 +1,111 @@
+"""run.json: how the results of a folder were made, and by which calls; they must share one method."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vfscreen import provenance
+from vfscreen.errors import InputError
+from vfscreen.results import read_run_json, write_run_json
+from vfscreen.settings import Settings
+
+if TYPE_CHECKING:
+    from vfscreen.networks.weights import Models
+
+logger = logging.getLogger(__name__)
+
+_MAX_DIFFERENCES = 3  # named in a message
+
+
+def method(source: Path, settings: Settings, models: Models) -> dict[str, Any]:
+    """What must be the same in all calls that share one result folder, as JSON holds it."""
+    made_with = {
+        "input": str(source.resolve()),
+        "settings": asdict(settings),
+        "weights": dict(models.provenance),
+    }
+    return dict(json.loads(json.dumps(made_with)))
+
+
+def earlier_calls(out: Path, method: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The calls whose results `out` holds. Raises InputError unless they used the same method."""
+    earlier = read_run_json(out)
+    if earlier is None:
+        return []
+    differences = provenance.differences({name: earlier.get(name) for name in method}, method)
+    if differences:
+        more = len(differences) - _MAX_DIFFERENCES
+        named = "; ".join(differences[:_MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        raise InputError(
+            f"{out} holds results made in another way: {named}. One table must not mix the two, so "
+            "choose another folder"
+        )
+    return list(earlier.get("calls", []))
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The calls that made one result folder: the earlier ones and this `call`, as far as it is known."""
+
+    out: Path
+    method: Mapping[str, Any]
+    earlier: Sequence[Mapping[str, Any]]
+    call: Mapping[str, Any]
+
+    @classmethod
+    def begin(cls, out: Path, method: Mapping[str, Any], device: str, options: Mapping[str, Any]) -> Journal:
+        """Write down that a call begins, so that parts never stand without their run.json.
+
+        Raises InputError for results of another method, OSError when the disk refuses.
+        """
+        call = {
+            "started": _now().isoformat(timespec="milliseconds"),
+            "versions": provenance.versions(),
+            "options": dict(options),
+            "machine": {**provenance.machine(), "device": device},
+        }
+        journal = cls(out, method, earlier_calls(out, method), call)
+        journal._warn_of_pictures_not_drawn()
+        journal._write(call)
+        return journal
+
+    def end(self, new: int, counts: Mapping[str, int], seconds_by_stage: Mapping[str, float]) -> None:
+        """Add what this call took for its `new` studies; `counts` and stages are of all in the tables."""
+        ended = {
+            "ended": _now().isoformat(timespec="milliseconds"),
+            "seconds": self.seconds(),
+            "new": new,
+            "peak_memory_mib": provenance.peak_memory_mib(),
+        }
+        seconds = sum(call.get("seconds", 0.0) for call in self.earlier) + ended["seconds"]
+        totals = {"seconds": seconds, "seconds_by_stage": dict(seconds_by_stage), "counts": dict(counts)}
+        self._write({**self.call, **ended}, totals)
+
+    def seconds(self) -> float:
+        """Since the call began."""
+        return (_now() - datetime.fromisoformat(self.call["started"])).total_seconds()
+
+    def _write(self, call: Mapping[str, Any], totals: Mapping[str, Any] | None = None) -> None:
+        latest = {name: call[name] for name in ("versions", "options", "machine")}
+        content = {**self.method, **latest, **(totals or {}), "calls": [*self.earlier, call]}
+        write_run_json(self.out, content)
+
+    def _warn_of_pictures_not_drawn(self) -> None:
+        wanted = self.call["options"]["thumbnails"]
+        before = self.earlier[-1]["options"]["thumbnails"] if self.earlier else wanted
+        if wanted not in (before, "none"):
+            logger.warning(
+                "Only new studies get pictures (%s): those that are finished keep what they have (%s).",
+                wanted,
+                before,
+            )
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
