@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -113,3 +114,11 @@ def write_nifti(path: Path, volume: Volume, axcodes: str = "RAS") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nifti_image(volume, axcodes), path)
     return path
+
+
+def damaged(content: bytes, count: int, last: int) -> Iterator[bytes]:
+    """The content with one byte before `last` replaced, `count` times; always the same."""
+    rng = np.random.default_rng(7)
+    last = min(last, len(content))
+    for place, value in zip(rng.integers(0, last, count), rng.integers(0, 256, count), strict=True):
+        yield content[:place] + bytes([value]) + content[place + 1 :]

@@ -8,12 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pydicom
 import pytest
-from dicom_writing import PRIVATE, ramp_volume, write_nifti, write_series
+from dicom_writing import PRIVATE, damaged, ramp_volume, write_nifti, write_series
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from vfscreen import discover as discovery
 from vfscreen.discover import discover
-from vfscreen.errors import InputError, NoSuitableSeries, UnreadableFile
+from vfscreen.errors import (
+    InconsistentGeometry,
+    InputError,
+    MissingGeometry,
+    NoSuitableSeries,
+    UnreadableFile,
+)
+from vfscreen.readers import read_study
+from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -77,6 +89,24 @@ def test_an_exact_copy_of_a_series_is_screened_once(tmp_path):
     assert only(discover(tmp_path)).source == "a"
 
 
+def test_a_copy_of_a_series_in_several_folders_is_left_out(tmp_path):
+    files = write_series(tmp_path / "s" / "a", volume())
+    (tmp_path / "s" / "b").mkdir()
+    shutil.move(files[3], tmp_path / "s" / "b")
+    shutil.copytree(tmp_path / "s", tmp_path / "t")
+    assert names(only(discover(tmp_path))) == ["0000.dcm", "0001.dcm", "0002.dcm", "0003.dcm"]
+
+
+def test_other_images_with_the_same_uids_and_positions_are_no_copy(tmp_path):
+    for name in ("a", "b"):
+        write_series(tmp_path / name, volume(), StudyInstanceUID="1.2", SeriesInstanceUID="1.3")
+    first, second = discover(tmp_path)
+    assert (first.source, first.study_id, first.error) == ("a", "1.2", None)
+    assert (second.source, second.study_id, second.patient_id) == ("b", "b", "P-17")
+    assert isinstance(second.error, InconsistentGeometry)
+    assert "those in a," in str(second.error)
+
+
 def test_studies_without_uids_are_kept_apart_by_folder(tmp_path):
     for name in ("a", "b"):
         write_series(tmp_path / name, volume(), StudyInstanceUID="", SeriesInstanceUID="")
@@ -89,7 +119,9 @@ def test_studies_without_uids_are_kept_apart_by_folder(tmp_path):
 def test_patients_who_share_a_study_uid_stay_two_studies(tmp_path):
     for patient in ("A", "B"):
         write_series(tmp_path / patient, volume(), StudyInstanceUID="1.2", PatientID=patient)
-    assert [(s.study_id, s.patient_id) for s in discover(tmp_path)] == [("1.2", "A"), ("1.2-2", "B")]
+    first, second = discover(tmp_path)
+    assert (first.patient_id, second.patient_id) == ("A", "B")
+    assert first.study_id != second.study_id
 
 
 def test_a_link_to_a_folder_is_followed_and_a_loop_ends(tmp_path):
@@ -191,6 +223,89 @@ def test_in_a_folder_of_many_studies_an_unreadable_file_is_a_row_of_its_own(tmp_
     assert sorted(errors, key=str) == [type(None), type(None), UnreadableFile]
 
 
+def test_a_file_without_modality_is_named_and_not_called_cut_off(tmp_path):
+    write_series(tmp_path / "a", volume(), Modality=None)
+    assert "0000.dcm has no Modality" in str(only(discover(tmp_path)).error)
+
+
+@pytest.mark.parametrize(("content", "word"), [(b"", "empty"), (bytes(5000), "blank")])
+def test_a_slice_that_was_not_written_spoils_its_study(tmp_path, content, word):
+    files = write_series(tmp_path / "a", volume(), names=["I1", "I2", "I3", "1.2.840.4"])
+    files[3].write_bytes(content)
+    study = only(discover(tmp_path))
+    assert isinstance(study.error, UnreadableFile)
+    assert f"1.2.840.4 is {word}" in str(study.error)
+
+
+def test_a_folder_of_empty_files_is_a_row(tmp_path):
+    write_series(tmp_path / "good", volume())
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "IM0001").touch()
+    bad, good = discover(tmp_path)
+    assert (bad.source, type(bad.error), good.error) == ("bad", UnreadableFile, None)
+
+
+def test_an_empty_file_that_is_no_slice_is_ignored(tmp_path):
+    write_series(tmp_path / "a", volume())
+    write_nifti(tmp_path / "b" / "ct.nii", volume())
+    for name in ("a/export.log", "a/notes.TXT", "b/DONE"):
+        (tmp_path / name).touch()
+    assert [study.error for study in discover(tmp_path)] == [None, None]
+
+
+@pytest.mark.parametrize("position", [[0, 0], [np.nan, 0, np.nan], [0, 0, np.inf], None])
+def test_a_series_without_valid_positions_lacks_geometry(tmp_path, position):
+    write_series(tmp_path, volume(), ImagePositionPatient=position)
+    with pytest.raises(MissingGeometry, match="ImagePositionPatient"):
+        read_study(only(discover(tmp_path)), ReadSettings())
+
+
+def sound_file(folder: Path, kind: str) -> Path:
+    if kind == "NIfTI":
+        return write_nifti(folder / "0.nii", volume())
+    (path,) = write_series(folder, volume(1))
+    if kind == "deflated DICOM":
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        dataset.save_as(path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["NIfTI", "DICOM", "deflated DICOM"])
+def test_no_damaged_byte_ends_the_run(tmp_path, kind):
+    write_nifti(tmp_path / "good.nii", volume())
+    path = sound_file(tmp_path / "bad", kind)
+    for content in damaged(path.read_bytes(), 80, 348 if kind == "NIfTI" else 1000):
+        path.write_bytes(content)
+        good = discover(tmp_path)[-1]
+        assert (good.source, good.error) == ("good.nii", None)
+
+
+def test_what_no_one_foresaw_in_a_file_is_its_own_fault(tmp_path, monkeypatch):
+    def fail(path: Path, *_: object) -> None:
+        raise ZeroDivisionError("Jane Doe")
+
+    write_series(tmp_path / "a", volume())
+    write_nifti(tmp_path / "b.nii", volume())
+    monkeypatch.setattr(discovery.dicom, "read_header", fail)
+    monkeypatch.setattr(discovery.VOLUME_READERS[0], "read_geometry", fail)
+    for study in discover(tmp_path):
+        assert isinstance(study.error, UnreadableFile)
+        assert str(study.error).endswith("(ZeroDivisionError)")
+
+
+def test_no_text_of_a_header_stands_in_a_reason(tmp_path):
+    write_series(tmp_path / "a", volume(), Modality="JANE DOE")
+    for path in write_series(tmp_path / "b", volume()):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"-300.", b"-JANE").replace(b"-304.", b"-JANE"))
+    reasons = " ".join(str(study.error) for study in discover(tmp_path))
+    assert "4 another modality" in reasons
+    assert "cannot be read (" in reasons
+    assert "JANE" not in reasons
+
+
 def test_an_unreadable_nifti_file_is_a_row(tmp_path):
     (tmp_path / "ct.nii.gz").write_bytes(b"no gzip")
     study = only(discover(tmp_path))
@@ -232,6 +347,24 @@ def test_study_ids_are_unique_and_safe_as_file_names(tmp_path):
     for study_id in ids:
         (tmp_path / f"{study_id}.png").touch()
         assert (tmp_path / f"{study_id}.png").parent == tmp_path
+
+
+def test_an_id_does_not_go_over_to_another_study_when_the_archive_grows(tmp_path):
+    for name in ["b 1.nii", "b_1.nii"]:
+        write_nifti(tmp_path / name, volume())
+    before = {study.source: study.study_id for study in discover(tmp_path)}
+    write_nifti(tmp_path / "b!1.nii", volume())
+    after = {study.source: study.study_id for study in discover(tmp_path)}
+    assert len(set(after.values())) == 3
+    assert after.items() > before.items()
+
+
+def test_a_name_that_is_not_utf8_can_be_written_to_a_table(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    write_nifti(Path(folder) / "ct.nii", volume())
+    study = only(discover(tmp_path))
+    assert study.error is None
+    assert study.source.encode() == rb"caf\xe9/ct.nii"
 
 
 def test_a_study_uid_cannot_lead_out_of_the_results(tmp_path):
@@ -282,6 +415,32 @@ def test_numbers_in_a_parquet_manifest_become_text(archive):
     assert (study.study_id, study.patient_id) == ("17", "4")
 
 
+def test_numbers_with_gaps_in_a_parquet_manifest_name_no_patient_nan(archive):
+    columns = {
+        "path": ["data/p1", "data/p2.nii.gz"],
+        "study_id": [7.0, float("nan")],
+        "patient_id": [float("nan"), 12.0],
+    }
+    manifest = archive / "list.parquet"
+    pq.write_table(pa.table(columns), manifest)
+    found = [(s.study_id, s.patient_id) for s in discover(manifest)]
+    assert found == [("7", "P-17"), ("data__p2", "12")]
+
+
+def test_an_id_given_by_a_manifest_is_kept_and_the_other_gives_way(archive):
+    manifest = write_manifest(
+        archive / "list.csv", path=["data/p1", "data/p2.nii.gz"], study_id=[None, "1.2.1"]
+    )
+    made, given = discover(manifest)
+    assert given.study_id == "1.2.1"
+    assert made.study_id.startswith("1.2.1-")
+
+
+def test_rows_of_the_same_file_have_ids_of_their_own(archive):
+    manifest = write_manifest(archive / "list.csv", path=["data/p2.nii.gz", "data/p2.nii.gz"])
+    assert len({study.study_id for study in discover(manifest)}) == 2
+
+
 def test_a_path_that_does_not_exist_is_a_row(archive):
     manifest = write_manifest(
         archive / "list.csv", path=["data/p1", "data/gone", "gone.nii"], study_id=["a", "b", "c"]
@@ -317,6 +476,20 @@ def test_a_row_with_several_studies_is_refused_for_itself(archive):
 def test_a_wrong_manifest_is_an_input_error(archive, columns, reason):
     with pytest.raises(InputError, match=reason):
         discover(write_manifest(archive / "list.csv", **columns))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("path,patient_id\n", "has no rows"),
+        ("path,patient_id\ndata/p1,Doe, Jane\n", "row 1 has more cells than columns"),
+        ("", "its columns are none"),
+    ],
+)
+def test_a_csv_that_is_not_what_was_meant_is_an_input_error(archive, text, reason):
+    (archive / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=reason):
+        discover(archive / "list.csv")
 
 
 def test_a_manifest_that_is_no_table_is_an_input_error(tmp_path):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pydicom
 import pytest
-from dicom_writing import PRIVATE, nifti_image, ramp_hu, ramp_volume, write_nifti, write_series
-from pydicom.uid import ImplicitVRLittleEndian
+from dicom_writing import PRIVATE, damaged, nifti_image, ramp_hu, ramp_volume, write_nifti, write_series
+from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from vfscreen.discover import discover
@@ -22,7 +24,7 @@ from vfscreen.errors import (
     TooShort,
     UnreadableFile,
 )
-from vfscreen.readers import dicom, read_geometry, read_study, read_volume
+from vfscreen.readers import dicom, nifti, read_geometry, read_study, read_volume
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyImage
 
@@ -216,6 +218,16 @@ DICOM_FAULTS = {
     "no rescaling": (lambda files: edit(files[3], RescaleIntercept=None), UnreadableFile, "RescaleIntercept"),
     "truncated pixels": (lambda files: halve(files[5]), UnreadableFile, "0005.dcm"),
     "no pixels": (lambda files: edit(files[5], PixelData=None), UnreadableFile, "0005.dcm"),
+    "a coloured image": (
+        lambda files: edit(files[5], PhotometricInterpretation="JANE"),
+        UnreadableFile,
+        "0005.dcm is no greyscale",
+    ),
+    "a number that is none": (
+        lambda files: write_over(files[3], "NumberOfFrames", b"12345678", b"Jane Doe"),
+        UnreadableFile,
+        r"0003.dcm is damaged \(ValueError\)$",
+    ),
     "multi-frame": (lambda files: edit(files[5], NumberOfFrames=2), UnreadableFile, "multi-frame"),
     "an unknown syntax": (
         lambda files: set_syntax(files[5], "1.2.840.10008.1.2.9"),
@@ -224,6 +236,11 @@ DICOM_FAULTS = {
     ),
     "a single slice": (lambda files: [file.unlink() for file in files[1:]], TooShort, "single slice"),
 }
+
+
+def write_over(path: Path, tag: str, text: bytes, other: bytes) -> None:
+    edit(path, **{tag: text.decode()})
+    path.write_bytes(path.read_bytes().replace(text, other))
 
 
 def set_syntax(path: Path, uid: str) -> None:
@@ -287,6 +304,59 @@ def test_a_truncated_nifti_file_is_unreadable(tmp_path, suffix):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UnreadableFile, match=path.name):
         read(path)
+
+
+def test_a_byte_changed_in_a_packed_nifti_file_is_noticed(tmp_path):
+    image = nifti_image(ramp_volume(axial()))
+    raw = bytearray(gzip.compress(image.to_bytes(), 0))  # stored blocks: only the checksum can tell
+    raw[len(raw) // 2] ^= 0xFF
+    (tmp_path / "ct.nii.gz").write_bytes(raw)
+    with pytest.raises(UnreadableFile, match=r"ct\.nii\.gz"):
+        read(tmp_path / "ct.nii.gz")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_header_that_promises_more_than_the_file_can_hold_is_unreadable(tmp_path, suffix):
+    content = bytearray(nifti_image(ramp_volume(axial())).to_bytes())
+    content[42:48] = np.array([20000, 20000, 20000], "<i2").tobytes()
+    path = tmp_path / f"ct{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+    with pytest.raises(UnreadableFile, match="promises 16000000000000 bytes"):
+        read(path)
+
+
+def test_an_unknown_unit_of_a_nifti_file_makes_it_unreadable(tmp_path):
+    path = write_nifti(tmp_path / "ct.nii", ramp_volume(axial()))
+    content = bytearray(path.read_bytes())
+    content[123] = 7
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFile, match=r"ct\.nii"):
+        nifti.read_geometry(StudyFiles("s", "s", (path,)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".dcm"])
+def test_reading_a_damaged_file_gives_an_image_or_a_study_error(tmp_path, suffix):
+    path = tmp_path / f"0000{suffix}"
+    if suffix == ".dcm":
+        files = tuple(write_series(tmp_path, ramp_volume(axial(), (2, 4, 5))))
+    else:
+        files = (write_nifti(path, ramp_volume(axial())),)
+    for content in damaged(path.read_bytes(), 60, 348 if suffix == ".nii" else 2000):
+        path.write_bytes(content)
+        with suppress(StudyError):
+            read_study(StudyFiles("s", "s", files), ReadSettings(min_extent_mm=0))
+
+
+def test_the_words_of_a_decoder_become_one_line(tmp_path):
+    files = write_series(tmp_path, ramp_volume(axial()))
+    dataset = pydicom.dcmread(files[5])
+    dataset.compress(RLELossless, encoding_plugin="pydicom")
+    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
+    dataset.save_as(files[5])
+    with pytest.raises(UnreadableFile, match=r"0005\.dcm cannot be decoded: .*pyjpegls") as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

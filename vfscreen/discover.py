@@ -16,12 +16,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import math
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain, count, islice
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,16 +33,25 @@ import pyarrow.parquet as pq
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, MediaStorageDirectoryStorage
 
-from vfscreen.errors import InputError, NoSuitableSeries, StudyError, UnreadableFile
+from vfscreen.errors import InconsistentGeometry, InputError, NoSuitableSeries, StudyError, UnreadableFile
 from vfscreen.readers import VOLUME_READERS, dicom
+from vfscreen.readers.common import cause
 from vfscreen.study import StudyFiles
+from vfscreen.volume import Floats
 
 log = logging.getLogger(__name__)
 
 DICOM_SUFFIXES = (".dcm", ".ima")
 MANIFEST_SUFFIXES = (".csv", ".parquet")
+OTHER_SUFFIX = re.compile(
+    r"\.(?:avi|bmp|cfg|csv|db|docx?|done|exe|gif|gz|h5|html?|img|in[fi]|iso|jpe?g|js|json|lock|log|md|mh[ad]|npy"
+    r"|npz|nrrd|parquet|pdf|png|py|raw|rst|sh|tar|tiff?|tmp|toml|tsv|txt|xlsx?|xml|ya?ml|zip)",
+    re.IGNORECASE,
+)
+"""Of files that are no slice, even if they are empty."""
 TAGS = [
     "SOPClassUID",
+    "SOPInstanceUID",
     "ImageType",
     "Modality",
     "PatientID",
@@ -53,6 +64,7 @@ TAGS = [
 ]
 SHARP_KERNEL = re.compile(r"BONE|LUNG|EDGE|ULTRA|^[BHTUQ][A-Z]?[5-9]\d|^Y|^[DEL]$|^FC[358]\d", re.IGNORECASE)
 """Edge-enhancing kernels: GE by word, Siemens by number (B50 up), Philips by letter, Canon by FC number."""
+MODALITY = re.compile(r"[A-Z]{2,4}")
 AXIAL_COSINE = 0.7
 SIMILAR_COVERAGE = 0.9
 THIN_MM = 1.5
@@ -70,6 +82,14 @@ class _Kind(NamedTuple):
     sharp: bool
 
 
+class _Image(NamedTuple):
+    """One file's image; `z_mm` is None where it has no valid position."""
+
+    path: Path
+    z_mm: float | None
+    instance_uid: str
+
+
 @dataclass(frozen=True)
 class _Stack:
     """Files of one series that are alike in kind; `z_mm` of the slices that have a position, sorted."""
@@ -77,6 +97,7 @@ class _Stack:
     kind: _Kind
     z_mm: tuple[float, ...]
     files: tuple[Path, ...]
+    instances: str = ""  # digest of the SOPInstanceUIDs, equal for a copy; "" where one is missing
 
     @property
     def coverage_mm(self) -> float:
@@ -114,7 +135,7 @@ def discover(source: Path) -> list[StudyFiles]:
     NoSuitableSeries. Raises InputError where the input itself is wrong or holds no image.
     """
     if source.is_dir():
-        studies = _studies(source, _scan(_walk(source)))
+        studies = _with_unique_ids(_studies(source, _scan(_walk(source))))
     elif not source.exists():
         raise InputError(f"{source} does not exist")
     elif _volume_reader(source):
@@ -127,7 +148,11 @@ def discover(source: Path) -> list[StudyFiles]:
         )
     if not studies:
         raise InputError(f"{source} holds nothing that looks like a CT (DICOM, .nii, .nii.gz)")
-    return _with_unique_ids(sorted(studies, key=lambda s: (s.source, s.study_id, s.files)))
+    return sorted(studies, key=_order)
+
+
+def _order(study: StudyFiles) -> tuple[str, str, tuple[Path, ...]]:
+    return study.source, study.study_id, study.files
 
 
 # --- folders and files ---------------------------------------------------------------------------
@@ -166,9 +191,10 @@ def _scan(folders: list[_Listing]) -> list[_Folder]:
 
 def _scan_folder(folder: _Listing) -> _Folder:
     path, names, error = folder
-    images: defaultdict[_Kind, list[tuple[Path, float | None]]] = defaultdict(list)
+    images: defaultdict[_Kind, list[_Image]] = defaultdict(list)
     volumes: list[Path] = []
     unreadable = [error] if error else []
+    blank: list[str] = []
     for file in (path / name for name in names):
         if _volume_reader(file):
             volumes.append(file)
@@ -176,27 +202,48 @@ def _scan_folder(folder: _Listing) -> _Folder:
         try:
             header = _image_header(file)
             if header is not None:
-                images[_kind(header)].append((file, _z_mm(header)))
+                kind, image = _kind(header), _image(file, header)
+                images[kind].append(image)
+        except _BlankFile as fault:
+            blank.append(str(fault))
         except UnreadableFile as fault:
             unreadable.append(str(fault))
-        except dicom.FOREIGN_ERRORS as fault:
-            unreadable.append(f"{file.name} cannot be read: {fault}")
+        except Exception as fault:  # the border of a file: whatever is in it, the others are still listed
+            unreadable.append(f"{file.name} cannot be read ({cause(fault)})")
+    if images or unreadable or not volumes:  # among NIfTI files alone a blank file is no slice
+        unreadable += blank
     return _Folder(path, tuple(_stack(*item) for item in images.items()), tuple(volumes), tuple(unreadable))
+
+
+class _BlankFile(UnreadableFile):
+    """A file of nothing, or of zeros where DICOM begins: a slice that was not written, or no slice."""
 
 
 def _image_header(path: Path) -> Dataset | None:
     """The tags of a DICOM file; None for other files and DICOM directories. Raises UnreadableFile."""
     if not dicom.looks_like_dicom(path):
-        if path.suffix.lower() in DICOM_SUFFIXES:
-            raise UnreadableFile(f"{path.name} is named like DICOM but is not ({path.stat().st_size} bytes)")
+        _check_is_other(path)
         return None
     header = dicom.read_header(path, TAGS)
     if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         return None
     is_ct = header.get("SOPClassUID") in (CTImageStorage, EnhancedCTImageStorage)
-    if not header.get("Modality") or (is_ct and not header.get("Rows")):
+    if not header.get("Rows") and (is_ct or not header.get("Modality")):
         raise UnreadableFile(f"{path.name} ends within its header")
+    if not header.get("Modality"):
+        raise UnreadableFile(f"{path.name} has no Modality: whether it is a CT is not known")
     return header
+
+
+def _check_is_other(path: Path) -> None:
+    """Raise UnreadableFile where a file that does not begin as DICOM does may be a slice all the same."""
+    suffix = path.suffix.lower()
+    if suffix in DICOM_SUFFIXES:
+        raise UnreadableFile(f"{path.name} is named like DICOM but is not ({path.stat().st_size} bytes)")
+    with path.open("rb") as file:
+        start = file.read(dicom.PREAMBLE_BYTES)
+    if not OTHER_SUFFIX.fullmatch(suffix) and not start.strip(b"\0"):
+        raise _BlankFile(f"{path.name} is {'blank' if start else 'empty'} ({path.stat().st_size} bytes)")
 
 
 def _kind(header: Dataset) -> _Kind:
@@ -210,17 +257,18 @@ def _kind(header: Dataset) -> _Kind:
 
 
 def _unsuitable(header: Dataset) -> str:
+    modality = str(header.Modality)
     words = {word.upper() for word in _words(header, "ImageType")}
-    orientation = header.get("ImageOrientationPatient")
-    if header.Modality != "CT":
-        return str(header.Modality)
+    if modality != "CT":
+        return modality if MODALITY.fullmatch(modality) else "another modality"
     if not header.get("Rows"):
         return "CT without an image"
     if words & {"LOCALIZER", "SCOUT"}:
         return "localizer"
     if words & {"DERIVED", "SECONDARY"}:
         return "derived"
-    if orientation and abs(np.cross(orientation[:3], orientation[3:])[2]) < AXIAL_COSINE:
+    axes = _numbers(header, "ImageOrientationPatient", 6)
+    if axes is not None and abs(np.cross(axes[:3], axes[3:])[2]) < AXIAL_COSINE:
         return "not axial"
     return ""
 
@@ -230,14 +278,25 @@ def _words(header: Dataset, tag: str) -> list[str]:
     return [value] if isinstance(value, str) else [str(word) for word in value]
 
 
-def _z_mm(header: Dataset) -> float | None:
-    position = header.get("ImagePositionPatient")
-    return float(position[2]) if position else None
+def _image(path: Path, header: Dataset) -> _Image:
+    position = _numbers(header, "ImagePositionPatient", 3)
+    z_mm = None if position is None else float(position[2])
+    return _Image(path, z_mm, str(header.get("SOPInstanceUID") or ""))
 
 
-def _stack(kind: _Kind, images: list[tuple[Path, float | None]]) -> _Stack:
+def _numbers(header: Dataset, tag: str, count: int) -> Floats | None:
+    """The values of a tag; None where they are not `count` finite numbers, which the reader will refuse."""
+    values = np.array(header.get(tag) or np.nan, float)
+    return values if values.shape == (count,) and np.isfinite(values).all() else None
+
+
+def _stack(kind: _Kind, images: list[_Image]) -> _Stack:
+    uids = sorted(image.instance_uid for image in images)
     return _Stack(
-        kind, tuple(sorted(z for _, z in images if z is not None)), tuple(path for path, _ in images)
+        kind,
+        z_mm=tuple(sorted(image.z_mm for image in images if image.z_mm is not None)),
+        files=tuple(image.path for image in images),
+        instances=hashlib.sha256("\n".join(uids).encode()).hexdigest() if all(uids) else "",
     )
 
 
@@ -250,38 +309,55 @@ def _studies(root: Path, folders: list[_Folder]) -> list[StudyFiles]:
         for stack in folder.stacks:
             # Without a StudyInstanceUID nothing but the folder holds images together.
             parts[stack.kind.study_uid or str(folder.path), stack.kind.patient_id].append(stack)
-    studies = _with_unreadable(root, folders, [_dicom_study(root, stacks) for stacks in parts.values()])
-    return studies + [_volume_study(root, path) for folder in folders for path in folder.volumes]
+    studies = [study for stacks in parts.values() for study in _dicom_studies(root, stacks)]
+    volumes = [_volume_study(root, path) for folder in folders for path in folder.volumes]
+    return _with_unreadable(root, folders, studies) + volumes
 
 
-def _dicom_study(root: Path, stacks: list[_Stack]) -> StudyFiles:
-    kind, series = stacks[0].kind, _merged(stacks)
+def _dicom_studies(root: Path, stacks: list[_Stack]) -> list[StudyFiles]:
+    """The study that these stacks are, and with an error what pretends to be the series chosen of it."""
+    kind = stacks[0].kind
+    series, strangers = _merged(stacks)
     chosen = _choose(series)
     files = chosen.files if chosen else tuple(path for stack in series for path in stack.files)
-    folder = Path(os.path.commonpath([path.parent for path in files]))
-    source = _relative(root, folder)
-    return StudyFiles(
-        study_id=_safe_id(kind.study_uid or source),
-        source=source,
-        files=files,
-        patient_id=kind.patient_id,
-        error=None if chosen else _nothing_suitable(series),
-    )
+    source = _relative(root, Path(os.path.commonpath([path.parent for path in files])))
+    error = None if chosen else _nothing_suitable(series)
+    study = StudyFiles(_safe_id(kind.study_uid or source), source, files, kind.patient_id, error)
+    return [study, *(_stranger(root, s, source) for s in strangers if chosen and s.kind == chosen.kind)]
 
 
-def _merged(stacks: list[_Stack]) -> list[_Stack]:
-    """One stack a series, also where its files lie in several folders; an exact copy is left out."""
-    merged: dict[_Kind, _Stack] = {}
+def _merged(stacks: list[_Stack]) -> tuple[list[_Stack], list[_Stack]]:
+    """One stack a series, also where its files lie in several folders; and what cannot belong to it.
+
+    An exact copy is left out. Other images at the same positions with the same UIDs do not belong.
+    """
+    parts: defaultdict[_Kind, list[_Stack]] = defaultdict(list)
+    strangers = []
     for stack in stacks:
-        known = merged.setdefault(stack.kind, stack)
-        if known is stack:
-            continue
-        if stack.z_mm and stack.z_mm == known.z_mm:
-            log.warning("%s is a copy of %s and left out", stack.files[0].parent, known.files[0].parent)
-            continue
-        z_mm = tuple(sorted(known.z_mm + stack.z_mm))
-        merged[stack.kind] = _Stack(stack.kind, z_mm, known.files + stack.files)
-    return list(merged.values())
+        twins = [part for part in parts[stack.kind] if stack.z_mm and part.z_mm == stack.z_mm]
+        if not twins:
+            parts[stack.kind].append(stack)
+        elif stack.instances and stack.instances == twins[0].instances:
+            log.warning("%s is a copy of %s and left out", stack.files[0].parent, twins[0].files[0].parent)
+        else:
+            strangers.append(stack)
+    return [_joined(same) for same in parts.values()], strangers
+
+
+def _joined(parts: list[_Stack]) -> _Stack:
+    if len(parts) == 1:
+        return parts[0]
+    z_mm = tuple(sorted(z for part in parts for z in part.z_mm))
+    return _Stack(parts[0].kind, z_mm, tuple(path for part in parts for path in part.files))
+
+
+def _stranger(root: Path, stack: _Stack, source: str) -> StudyFiles:
+    own = _relative(root, stack.files[0].parent)
+    error = InconsistentGeometry(
+        f"the images have the study and series UID and the positions of those in {source}, but are no copy "
+        "of them; export the studies with UIDs of their own"
+    )
+    return StudyFiles(_safe_id(own), own, (), stack.kind.patient_id, error)
 
 
 def _choose(series: list[_Stack]) -> _Stack | None:
@@ -337,6 +413,8 @@ def _volume_study(root: Path, path: Path) -> StudyFiles:
         reader.read_geometry(study)
     except StudyError as error:
         return replace(study, error=error)
+    except Exception as error:  # the border of a volume, as that of a file in `_scan_folder`
+        return replace(study, error=UnreadableFile(f"{path.name} cannot be read ({cause(error)})"))
     return study
 
 
@@ -359,10 +437,12 @@ def _manifest_studies(manifest: Path) -> list[StudyFiles]:
     rows = _rows(manifest)
     places = [_files_at(root / row.path) for row in rows]
     scanned = iter(_scan([folder for place in places for folder in place]))
-    return [
-        _row_study(root, row, list(islice(scanned, len(place))))
-        for row, place in zip(rows, places, strict=True)
-    ]
+    named: list[StudyFiles] = []
+    unnamed: list[StudyFiles] = []
+    for row, place in zip(rows, places, strict=True):
+        study = _row_study(root, row, list(islice(scanned, len(place))))
+        (named if row.study_id else unnamed).append(study)
+    return named + _with_unique_ids(unnamed, {study.study_id for study in named})
 
 
 def _rows(manifest: Path) -> list[_Row]:
@@ -373,7 +453,14 @@ def _rows(manifest: Path) -> list[_Row]:
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{manifest} cannot be read as a manifest: {error}") from error
     if "path" not in columns:
-        raise InputError(f"{manifest} has no column path; its columns are {', '.join(columns)}")
+        raise InputError(f"{manifest} has no column path; its columns are {', '.join(columns) or 'none'}")
+    if not records:
+        raise InputError(f"{manifest} has no rows")
+    for number, record in enumerate(records, start=1):
+        if None in record:
+            raise InputError(
+                f"{manifest}: row {number} has more cells than columns; put text with commas into quotes"
+            )
     rows = [_Row(*(_text(record.get(name)) for name in _Row._fields)) for record in records]
     for number, row in enumerate(rows, start=1):
         if not row.path:
@@ -390,6 +477,7 @@ def _rows(manifest: Path) -> list[_Row]:
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns and the rows; what a row has beyond its columns stands under None."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         return list(reader.fieldnames or ()), list(reader)
@@ -401,6 +489,9 @@ def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _text(value: object) -> str:
+    """A cell as text. Numbers with gaps are floats in Parquet: the gaps NaN, 7 as 7.0."""
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
     return "" if value is None else str(value).strip()
 
 
@@ -441,10 +532,10 @@ def _faulty_row(root: Path, row: _Row, found: int) -> StudyFiles:
 
 
 def _relative(root: Path, path: Path) -> str:
-    """Posix path below the input; the input's own name for itself."""
-    if not path.is_relative_to(root):
-        return path.as_posix()
-    return path.relative_to(root).as_posix() if path != root else root.resolve().name
+    """Posix path below the input; the input's own name for itself. A name that is not UTF-8 is escaped."""
+    if path.is_relative_to(root):
+        path = path.relative_to(root) if path != root else Path(root.resolve().name)
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _safe_id(text: str) -> str:
@@ -455,12 +546,20 @@ def _safe_id(text: str) -> str:
     return f"{name[: LONGEST_ID // 4]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _with_unique_ids(studies: list[StudyFiles]) -> list[StudyFiles]:
-    taken: set[str] = set()
+def _with_unique_ids(studies: list[StudyFiles], taken: Collection[str] = ()) -> list[StudyFiles]:
+    """Of studies that share an id, or have one of `taken`, every one gets a suffix.
+
+    It is made of source and patient, so that no id goes over from one study to another when the
+    archive grows; only for what shares these too the place counts.
+    """
+    sharing = Counter(study.study_id for study in studies)
+    alike: Counter[tuple[str, str, str | None]] = Counter()
     unique = []
-    for study in studies:
-        names = chain([study.study_id], (f"{study.study_id}-{n}" for n in count(2)))
-        name = next(name for name in names if name not in taken)
-        taken.add(name)
-        unique.append(replace(study, study_id=name))
+    for study in sorted(studies, key=_order):
+        if sharing[study.study_id] > 1 or study.study_id in taken:
+            key = (study.study_id, study.source, study.patient_id)
+            alike[key] += 1
+            digest = hashlib.sha256(repr((study.source, study.patient_id, alike[key])).encode())
+            study = replace(study, study_id=f"{study.study_id}-{digest.hexdigest()[:8]}")
+        unique.append(study)
     return unique

@@ -6,28 +6,30 @@ tilted gantry the step from slice to slice is not along their normal: the shear 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, FileDataset, dcmread
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, JPEGLSNearLossless
 
 from vfscreen.errors import InconsistentGeometry, MissingGeometry, StudyError, TooShort, UnreadableFile
+from vfscreen.readers.common import DAMAGE_ERRORS, cause, to_hu
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Floats, Volume, VolumeGeometry
 
-LOWEST_HU, HIGHEST_HU = -1024, 32767
 POSITION_TOLERANCE_MM = 0.2  # of a slice from its place in an even stack: above the rounding of headers
 NEAREST_SLICES_MM = 0.05  # what lies closer is the same slice twice
 ORIENTATION_TOLERANCE = 1e-3  # of a direction cosine
 SPACING_TOLERANCE = 1e-3  # of a pixel spacing, mm
+GREYSCALE = ("MONOCHROME1", "MONOCHROME2")
 FASTEST_DECODER = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
+PREAMBLE_BYTES = 132  # with the letters DICM at its end
 FIRST_TAGS = (b"\x02\0\0\0UL", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
 """How a DICOM file without preamble can begin."""
 KEY_TAGS = ["PatientID", "StudyDate", "SeriesInstanceUID"]
@@ -41,20 +43,7 @@ SLICE_TAGS = [
     "RescaleSlope",
     "RescaleIntercept",
 ]
-FOREIGN_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    RuntimeError,
-    NotImplementedError,
-    struct.error,
-    InvalidDicomError,
-    BytesLengthException,
-)
+FOREIGN_ERRORS = (*DAMAGE_ERRORS, InvalidDicomError)
 """What pydicom and its decoders raise on damaged files."""
 
 
@@ -85,7 +74,7 @@ def looks_like_dicom(path: Path) -> bool:
     Raises OSError where the file cannot be opened.
     """
     with path.open("rb") as file:
-        start = file.read(132)
+        start = file.read(PREAMBLE_BYTES)
     return start[128:] == b"DICM" or start.startswith(FIRST_TAGS)
 
 
@@ -94,7 +83,7 @@ def read_header(path: Path, tags: list[str]) -> Dataset:
     try:
         return dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=True)
     except FOREIGN_ERRORS as error:
-        raise UnreadableFile(f"{path.name} cannot be read as DICOM: {error}") from error
+        raise UnreadableFile(f"{path.name} cannot be read as DICOM ({cause(error)})") from error
 
 
 def read_geometry(study: StudyFiles) -> tuple[VolumeGeometry, StudyHeader]:
@@ -119,13 +108,20 @@ def read(study: StudyFiles) -> StudyImage:
 def _sorted_slices(study: StudyFiles) -> tuple[list[_Slice], StudyHeader]:
     slices = [_slice(path) for path in study.files]
     normal = slices[0].normal
-    header = read_header(study.files[0], KEY_TAGS)
-    keys = StudyHeader(
-        patient_id=study.patient_id or str(header.get("PatientID") or "") or None,
-        study_date=_iso_date(str(header.get("StudyDate") or "")),
-        series_uid=str(header.get("SeriesInstanceUID") or "") or None,
-    )
-    return sorted(slices, key=lambda s: float(s.position @ normal)), keys
+    return sorted(slices, key=lambda s: float(s.position @ normal)), _keys(study)
+
+
+def _keys(study: StudyFiles) -> StudyHeader:
+    path = study.files[0]
+    header = read_header(path, KEY_TAGS)
+    try:
+        return StudyHeader(
+            patient_id=study.patient_id or str(header.get("PatientID") or "") or None,
+            study_date=_iso_date(str(header.get("StudyDate") or "")),
+            series_uid=str(header.get("SeriesInstanceUID") or "") or None,
+        )
+    except FOREIGN_ERRORS as error:
+        raise _damaged(path, error) from error
 
 
 def _slice(path: Path) -> _Slice:
@@ -133,7 +129,11 @@ def _slice(path: Path) -> _Slice:
     try:
         return _placed(path, header)
     except FOREIGN_ERRORS as error:
-        raise UnreadableFile(f"the header of {path.name} is damaged: {error}") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UnreadableFile:
+    return UnreadableFile(f"the header of {path.name} is damaged ({cause(error)})")
 
 
 def _placed(path: Path, header: Dataset) -> _Slice:
@@ -227,21 +227,34 @@ def _check_even(positions: Floats, depths: Floats) -> None:
 
 def _hounsfield(image: _Slice) -> NDArray[np.int16]:
     """One slice's HU, int16, clipped: what lies below air is padding."""
-    name = image.path.name
+    stored = _decoded(image.path)
+    if stored.shape != image.shape:
+        raise UnreadableFile(
+            f"{image.path.name} decodes to {stored.shape} values instead of {image.shape} pixels"
+        )
+    slope, intercept = image.rescale.astype(np.float32)
+    return to_hu(stored * slope + intercept)
+
+
+def _decoded(path: Path) -> NDArray[Any]:
     try:
-        dataset = dcmread(image.path, force=True)
+        dataset = dcmread(path, force=True)
         _name_syntax(dataset)
         dataset.pixel_array_options(
             decoding_plugin=FASTEST_DECODER.get(dataset.file_meta.TransferSyntaxUID, "")
         )
-        stored = dataset.pixel_array
+        has_pixels, colours = "PixelData" in dataset, dataset.get("PhotometricInterpretation")
     except FOREIGN_ERRORS as error:
-        raise UnreadableFile(f"the pixels of {name} cannot be decoded: {error}") from error
-    if stored.shape != image.shape:
-        raise UnreadableFile(f"{name} decodes to {stored.shape} values instead of {image.shape} pixels")
-    slope, intercept = image.rescale.astype(np.float32)
-    hu: NDArray[np.float32] = np.rint(stored * slope + intercept)
-    return np.clip(hu, LOWEST_HU, HIGHEST_HU).astype(np.int16)
+        raise _damaged(path, error) from error
+    if not has_pixels:
+        raise UnreadableFile(f"{path.name} has no pixels, or ends within them")
+    if colours not in GREYSCALE:
+        raise UnreadableFile(f"{path.name} is no greyscale image")
+    try:
+        return dataset.pixel_array
+    except FOREIGN_ERRORS as error:  # its text tells of lengths, syntaxes and decoders, of no other header
+        text = " ".join(str(error).split())
+        raise UnreadableFile(f"the pixels of {path.name} cannot be decoded: {text}") from error
 
 
 def _name_syntax(dataset: FileDataset) -> None:
