@@ -106,7 +106,18 @@ def smooth_curve(points_mm: Floats, weights: Floats, settings: LocalizeSettings)
     weights = np.clip(weights, 0.1, 1.0)
     dense = np.arange(z[-1], z[0], -0.5)
     xy = [make_smoothing_spline(z, points_mm[:, a], weights, lam=stiffness)(dense) for a in (0, 1)]
-    return SpineCurve.through(np.column_stack([*xy, dense]))
+    return SpineCurve.through(_beyond_ends(np.column_stack([*xy, dense]), settings.beyond_mm))
+
+
+def _beyond_ends(points_mm: Floats, beyond_mm: float) -> Floats:
+    """The points, and straight on at both ends: a tilted vertebra reaches past the last slice's centre."""
+    if not beyond_mm:
+        return points_mm
+    ends = []
+    for end, inner in ((points_mm[0], points_mm[10]), (points_mm[-1], points_mm[-11])):
+        outwards = (end - inner) / np.linalg.norm(end - inner)
+        ends.append(end + beyond_mm * outwards)
+    return np.vstack([ends[0], points_mm, ends[1]])
 
 
 def _longest_run(present: NDArray[np.bool_], leaps: NDArray[np.bool_]) -> tuple[int, int]:

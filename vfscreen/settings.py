@@ -26,6 +26,7 @@ class LocalizeSettings:
     smoothing_mm: float = 12.0  # length over which the curve is smoothed: half a vertebra
     max_leap_mm: float = 9.0  # of the centre between neighbouring slices: a spine has no such step
     min_length_mm: float = 50.0
+    beyond_mm: float = 12.0  # that the curve goes on straight at its ends, for the tilted vertebrae there
 
 
 @dataclass(frozen=True)

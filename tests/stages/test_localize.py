@@ -10,7 +10,7 @@ from vfscreen.networks.localizer import Localizer, soft_argmax
 from vfscreen.settings import LocalizeSettings
 from vfscreen.volume import Volume, VolumeGeometry
 
-SETTINGS = LocalizeSettings()
+SETTINGS = LocalizeSettings(beyond_mm=0)
 VOXEL = SETTINGS.voxel_mm
 ORIGIN = np.array([-30.0, 40.0, -600.0])
 
@@ -219,3 +219,10 @@ def test_one_stray_centre_neither_ends_nor_bends_the_spine():
     (curve,) = localize([study()], says(seen((0, 48)), stray), SETTINGS)
     assert curve.length_mm > 46 * VOXEL
     assert np.ptp(curve.points_mm[:, 0]) < 1.5
+
+
+def test_the_curve_goes_on_straight_beyond_its_ends():
+    (short,) = localize([study()], says(seen((0, 48))), SETTINGS)
+    (long,) = localize([study()], says(seen((0, 48))), LocalizeSettings(beyond_mm=12))
+    assert long.length_mm == pytest.approx(short.length_mm + 24, abs=1.0)
+    np.testing.assert_allclose(long.points_mm[0] - short.points_mm[0], [0, 0, 12], atol=1e-6)
