@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vfscreen.curve import SpineCurve
-from vfscreen.measure import cranial_first, measure
+from vfscreen.measure import measure
 from vfscreen.report.thumbnail import LEFT, PX_PER_MM, TOP, doubt_lines, spread, thumbnail
-from vfscreen.study import Detection, Doubt
+from vfscreen.study import Detection, Doubt, cranial_first
 
 CURVE = SpineCurve.through(np.linspace([0.0, 0.0, 300.0], [0.0, 0.0, 0.0], 301))
 BLUE, VERMILLION = (86, 180, 233), (213, 94, 0)

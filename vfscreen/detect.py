@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vfscreen.networks import anchors
 from vfscreen.settings import DetectSettings
 from vfscreen.straighten import Sheet
-from vfscreen.study import Detection
+from vfscreen.study import Detection, cranial_first
 from vfscreen.volume import AIR_HU, Floats
 
 PADDING = 64  # rows are padded to multiples of it, so that studies of like length share a batch
@@ -67,7 +67,7 @@ def _detections(
     for index, agreeing in suppress(scores, keypoints, settings.max_overlap):
         mean = np.average(keypoints[agreeing], axis=0, weights=scores[agreeing] ** 2)
         found.append(Detection(sheet.to_millimetres(mean), float(scores[index])))
-    return tuple(sorted(found, key=lambda d: float(d.keypoints[:, 0].mean())))
+    return tuple(cranial_first(found))
 
 
 def _candidates(

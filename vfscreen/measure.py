@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vfscreen.curve import SpineCurve
-from vfscreen.study import Detection, Vertebra
+from vfscreen.study import Detection, Vertebra, cranial_first
 from vfscreen.volume import Floats
 
 MILD, MODERATE, SEVERE = 0.8, 0.74, 0.6  # the largest G of each grade
@@ -62,11 +62,6 @@ def shape(heights_mm: Floats) -> str:
     if grade(float(genant_ratio(heights_mm))) == "normal":
         return "normal"
     return SHAPES[int(np.argmin(heights_mm))]
-
-
-def cranial_first(detections: Sequence[Detection]) -> list[Detection]:
-    """Detections by the mean of their keypoints along the curve: the order of `detect` and `measure`."""
-    return sorted(detections, key=lambda d: float(d.keypoints[:, 0].mean()))
 
 
 def measure(detections: Sequence[Detection], curve: SpineCurve) -> tuple[Vertebra, ...]:

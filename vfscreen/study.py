@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,11 @@ class Detection:
 
     keypoints: Floats
     score: float
+
+
+def cranial_first(detections: Sequence[Detection]) -> list[Detection]:
+    """Detections by the mean of their keypoints along the curve: the order of every list of them."""
+    return sorted(detections, key=lambda d: float(d.keypoints[:, 0].mean()))
 
 
 @dataclass(frozen=True)

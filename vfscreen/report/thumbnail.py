@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vfscreen.measure import cranial_first, grade, heights_mm
-from vfscreen.study import Detection, Doubt, Vertebra
+from vfscreen.measure import grade, heights_mm
+from vfscreen.study import Detection, Doubt, Vertebra, cranial_first
 from vfscreen.volume import Floats
 
 PX_PER_MM = 3  # of the picture, whatever the pixels of the sheet
