@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vfscreen.simulation.findings import NOTHING
 from vfscreen.simulation.painting import SampleGrid, Structure, ellipsoid, paint, texture, tube
 from vfscreen.simulation.person import draw_person
 from vfscreen.simulation.spine import Deformities, draw_spine
@@ -18,7 +19,7 @@ def half_space(hu, edge=0.0):
 
 
 def body_of(seed, level="T9"):
-    spine = draw_spine(np.random.default_rng(seed), Deformities(0, 0, 0))
+    spine = draw_spine(np.random.default_rng(seed), Deformities(0, 0, 0), NOTHING)
     return next(b for b in spine.bodies if b.level == level)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +12,9 @@ import numpy as np
 
 from vfscreen.measure import genant_ratio, grade, heights_mm
 from vfscreen.simulation.files import write_dicom, write_nifti
-from vfscreen.simulation.painting import SampleGrid
+from vfscreen.simulation.painting import SampleGrid, paint
 from vfscreen.simulation.person import Person, draw_person
-from vfscreen.simulation.scanner import Scanner, draw_scanner, finish, paint_slices
+from vfscreen.simulation.scanner import Scanner, acquire, draw_scanner, fine_planes, finish, paint_slices
 from vfscreen.simulation.spine import Deformities
 from vfscreen.study import KEYPOINTS
 from vfscreen.volume import Floats, Volume, VolumeGeometry
@@ -66,6 +66,12 @@ def simulate_study(
     z, y, x = _axes(person, scanner, field_)
     grid = SampleGrid(z, y, x)
     hu = finish(rng, paint_slices(person, z, y, x, scanner.slice_thickness_mm), grid, scanner)
+    return _placed(rng, person, hu, grid)
+
+
+def _placed(rng: np.random.Generator, person: Person, hu: Floats, grid: SampleGrid) -> SimulatedStudy:
+    """The slices somewhere in the scanner's own millimetres."""
+    z, y, x = grid.z_mm, grid.y_mm, grid.x_mm
     offset = np.array([*rng.uniform(-30, 30, 2), rng.uniform(-1500, 500)]).round(1)
     affine = np.zeros((4, 4))
     affine[[2, 1, 0], [0, 1, 2]] = z[1] - z[0], y[1] - y[0], x[1] - x[0]
@@ -92,6 +98,56 @@ def draw_study(seed: int, index: int) -> SimulatedStudy:
     person = draw_person(rng)
     scanner = replace(draw_scanner(rng), pixel_mm=rng.uniform(0.8, 1.4))
     return simulate_study(rng, person, scanner, _draw_field(rng, scanner))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a cohort is scanned: range of slice thickness, mm, and range of noise at 1 mm, HU."""
+
+    name: str
+    slice_mm: tuple[float, float]
+    noise_hu: tuple[float, float]
+
+    def scanner(self, rng: np.random.Generator) -> Scanner:
+        """A scanner like any other, but for slices side by side and the noise that goes with them."""
+        slice_mm = rng.uniform(*self.slice_mm)
+        noise = rng.uniform(*self.noise_hu) / np.sqrt(slice_mm)
+        return replace(
+            draw_scanner(rng), slice_thickness_mm=slice_mm, slice_spacing_mm=slice_mm, noise_hu=float(noise)
+        )
+
+
+STANDARD_HU, LOW_DOSE_HU = (12.0, 25.0), (40.0, 80.0)
+SLICES_MM = {"1": (1.0, 1.5), "2": (1.8, 2.2), "3": (2.7, 3.3), "5": (4.8, 5.2)}
+PROTOCOLS = {
+    f"{name} mm, {dose}": Protocol(f"{name} mm, {dose}", slice_mm, noise)
+    for name, slice_mm in SLICES_MM.items()
+    for dose, noise in (("standard", STANDARD_HU), ("low dose", LOW_DOSE_HU))
+}
+
+
+def scan_patient(
+    seed: int, index: int, protocols: Sequence[Protocol], cobb_deg: float | None = None
+) -> Iterator[SimulatedStudy]:
+    """Patient number `index` of a seed, painted once and scanned by each protocol: T1 to L1, 17 cm wide."""
+    rng = np.random.default_rng([seed, 6, index])
+    person = draw_person(rng, cobb_deg=cobb_deg)
+    grid = _column_grid(person)
+    parts = [slice(i, i + 48) for i in range(0, len(grid.z_mm), 48)]
+    fine = np.concatenate(
+        [paint(person.structures, SampleGrid(grid.z_mm[p], grid.y_mm, grid.x_mm)) for p in parts]
+    )
+    for protocol in protocols:
+        slices, z = acquire(rng, fine, grid, protocol.scanner(rng))
+        yield _placed(rng, person, slices, SampleGrid(z, grid.y_mm, grid.x_mm))
+
+
+def _column_grid(person: Person) -> SampleGrid:
+    levels = {b.level: b.center_mm[2] for b in person.spine.bodies}
+    z = fine_planes(levels["L1"] - 22, levels["T1"] + 16)
+    curve = person.spine.curve().points_mm
+    x, y, _ = curve[(curve[:, 2] > z[0]) & (curve[:, 2] < z[-1])].mean(0)
+    return SampleGrid(z, np.arange(y - 100, y + 65, 0.9), np.arange(x - 85, x + 85, 0.9))
 
 
 def _draw_field(rng: np.random.Generator, scanner: Scanner) -> Field:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from vfscreen.simulation.findings import FindingRates
 from vfscreen.simulation.painting import Structure
 from vfscreen.simulation.spine import Body, Deformities, Spine, draw_spine
 from vfscreen.simulation.torso import draw_torso
@@ -22,9 +23,14 @@ class Person:
     structures: tuple[Structure, ...]
 
 
-def draw_person(rng: np.random.Generator, deformities: Deformities | None = None) -> Person:
-    """A person standing upright with T8 near the LPS origin."""
-    spine = draw_spine(rng, deformities)
+def draw_person(
+    rng: np.random.Generator,
+    deformities: Deformities | None = None,
+    rates: FindingRates | None = None,
+    cobb_deg: float | None = None,
+) -> Person:
+    """A person standing upright with T8 near the LPS origin; arguments as those of `draw_spine`."""
+    spine = draw_spine(rng, deformities, rates, cobb_deg)
     under, vessels = draw_torso(rng, spine)
     bone = draw_bone(rng)
     column = (*spine.bodies, *spine.sacrum)

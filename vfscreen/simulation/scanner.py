@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, shift
 
 from vfscreen.simulation.painting import Field, SampleGrid, paint
 from vfscreen.simulation.person import Person
 from vfscreen.volume import Floats
 
 FINE_MM = 0.7  # distance of the planes that one slice averages
+METAL_HU = 2500.0
+SHOULDERS_MM = 115.0  # z of the person: about T2, T8 being at 0
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,11 @@ class Scanner:
     overshoot: float  # of sharp kernels
     noise_hu: float
     noise_grain_mm: float
-    streaks_hu: float
+    streaks_hu: float  # along the rows, in every slice
+    shoulders_hu: float = 0.0  # the same between the shoulders, where photons starve
+    metal_share: float = 0.0  # of the metal's HU that its streaks have
+    cupping_hu: float = 0.0  # beam hardening: a slow drift of HU in the slice
+    motion_mm: float = 0.0  # of slices against each other, breath and pulse
 
 
 def draw_scanner(rng: np.random.Generator) -> Scanner:
@@ -40,6 +47,10 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
         noise_hu=float(np.exp(rng.uniform(np.log(4), np.log(90)))),
         noise_grain_mm=rng.uniform(0.3, 1.2),
         streaks_hu=rng.uniform(3, 40) if rng.random() < 0.15 else 0.0,
+        shoulders_hu=rng.uniform(10, 120) if rng.random() < 0.4 else 0.0,
+        metal_share=rng.uniform(0.02, 0.2),
+        cupping_hu=rng.uniform(5, 60) if rng.random() < 0.3 else 0.0,
+        motion_mm=rng.uniform(0.2, 1.2) if rng.random() < 0.15 else 0.0,
     )
 
 
@@ -60,21 +71,69 @@ def acquire(
     low = np.minimum(index.astype(int), len(fine) - 2)
     share = (index - low).astype(np.float32)[:, None, None]
     slices = profile[low] * (1 - share) + profile[low + 1] * share
-    return finish(rng, slices, grid, scanner), z
+    return finish(rng, slices, SampleGrid(z, grid.y_mm, grid.x_mm), scanner), z
 
 
 def finish(rng: np.random.Generator, slices: Field, grid: SampleGrid, scanner: Scanner) -> Field:
-    """In-plane blur, overshoot and noise of already averaged slices; clipped as scanners store them."""
+    """What a scanner makes of already averaged slices: motion, blur, overshoot, artefacts, noise.
+
+    Clipped as scanners store HU. `grid` holds the slices' places in the person.
+    """
     pixel = np.array([np.inf, *(np.diff(axis[:2])[0] for axis in (grid.y_mm, grid.x_mm))])
+    if scanner.motion_mm:
+        slices = _moved(rng, slices, scanner.motion_mm / pixel[1])
+    metal = slices > METAL_HU
     slices = _blur(slices, scanner.blur_mm / pixel)
     if scanner.overshoot:
         slices = slices + scanner.overshoot * (slices - _blur(slices, 1.2 / pixel))
+    if scanner.metal_share:
+        slices = slices + _metal_streaks(rng, metal, grid, scanner.metal_share)
+    if scanner.cupping_hu:
+        slices = slices + _cupping(rng, grid, scanner.cupping_hu)
     noise = _blur(rng.standard_normal(slices.shape, np.float32), scanner.noise_grain_mm / pixel)
     slices = slices + np.float32(scanner.noise_hu / max(float(noise.std()), 1e-6)) * noise
-    if scanner.streaks_hu:
-        rows = gaussian_filter1d(rng.standard_normal(slices.shape[:2], np.float32), 1.0, axis=1)
-        slices = slices + scanner.streaks_hu * rows[:, :, None]
+    if scanner.streaks_hu or scanner.shoulders_hu:
+        slices = slices + _row_streaks(rng, grid, scanner)
     return np.clip(slices, -1024, 3071).astype(np.float32)
+
+
+def _row_streaks(rng: np.random.Generator, grid: SampleGrid, scanner: Scanner) -> Field:
+    """Streaks from left to right, each slice its own; strongest between the shoulders."""
+    rows = gaussian_filter1d(rng.standard_normal(grid.shape[:2], np.float32), 1.0, axis=1)
+    starved = 1 / (1 + np.exp(-(grid.z_mm - SHOULDERS_MM) / 12))
+    strength = (scanner.streaks_hu + scanner.shoulders_hu * starved).astype(np.float32)
+    return np.asarray((rows * strength[:, None])[:, :, None], np.float32)
+
+
+def _metal_streaks(
+    rng: np.random.Generator, metal: NDArray[np.bool_], grid: SampleGrid, share: float
+) -> Field:
+    """Bright and dark rays in the slices that hold metal, from its middle."""
+    streaks = np.zeros(grid.shape, np.float32)
+    for k in np.flatnonzero(metal.any((1, 2))):
+        y, x = (
+            axis[at].mean() for axis, at in zip((grid.y_mm, grid.x_mm), np.nonzero(metal[k]), strict=True)
+        )
+        dy, dx = np.meshgrid(grid.y_mm - y, grid.x_mm - x, indexing="ij")
+        angle, radius = np.arctan2(dy, dx), np.hypot(dy, dx)
+        rays = sum(np.cos(n * angle + rng.uniform(0, 6.3)) for n in (2, 5, 9))
+        streaks[k] = share * METAL_HU * rays * np.exp(-radius / 25)
+    return streaks
+
+
+def _cupping(rng: np.random.Generator, grid: SampleGrid, hu: float) -> Field:
+    """A drift of HU over the slice, one half-wave or two, the same in all slices."""
+    y, x = grid.y_mm[:, None], grid.x_mm[None]
+    ky, kx = rng.normal(0, 1 / 50, 2)
+    return np.asarray(hu * np.sin(ky * y + kx * x + rng.uniform(0, 6.3)), np.float32)[None]
+
+
+def _moved(rng: np.random.Generator, slices: Field, sd: float) -> Field:
+    """Each slice moved along its rows' axis by a slowly changing part of a pixel and more."""
+    way = gaussian_filter1d(rng.standard_normal(len(slices)), 2.0)
+    way *= sd / max(float(way.std()), 1e-6)
+    moved = [shift(part, (float(d), 0), order=1, mode="nearest") for part, d in zip(slices, way, strict=True)]
+    return np.stack(moved)
 
 
 def paint_slices(person: Person, z_mm: Floats, y_mm: Floats, x_mm: Floats, thickness_mm: float) -> Field:

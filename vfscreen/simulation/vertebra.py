@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from vfscreen.simulation.painting import Depth, Field, Structure, texture
-from vfscreen.simulation.spine import Body
+from vfscreen.simulation.painting import Depth, Field, Structure, texture, tube
+from vfscreen.simulation.spine import Body, Endplate
 from vfscreen.volume import Floats
+
+Sink = Callable[[Field, Field, Field], Field]
 
 
 @dataclass(frozen=True)
@@ -25,24 +28,26 @@ class Bone:
     texture_share: float
     waist: float
     roundness: float
-    osteophytes: float  # share of vertebrae with them
+    corner_mm: float  # radius over which rims are rounded
+    spur_mm: float  # of osteophytes
 
 
 def draw_bone(rng: np.random.Generator) -> Bone:
     """Bone of one person, drawn wider than life: from osteoporotic to sclerotic."""
-    cancellous = rng.uniform(30, 350)
+    cancellous = rng.uniform(20, 350)
     return Bone(
         cancellous_hu=cancellous,
-        endplate_hu=rng.uniform(0, 700) * rng.uniform(0.3, 1.2),
+        endplate_hu=rng.uniform(0, 800) * rng.uniform(0.3, 1.2),
         wall_hu=rng.uniform(0, 700) * rng.uniform(0.3, 1.2),
-        shell_mm=rng.uniform(0.5, 1.4),
+        shell_mm=rng.uniform(0.4, 1.4),
         arch_hu=rng.uniform(0, 300) + cancellous,
         disc_hu=rng.uniform(30, 150),
         canal_hu=rng.uniform(-20, 60),
         texture_share=rng.uniform(0, 0.25),
         waist=rng.uniform(0.0, 0.16),
         roundness=rng.uniform(2.0, 3.0),
-        osteophytes=rng.choice([0.0, 0.1, 0.5], p=[0.4, 0.4, 0.2]),
+        corner_mm=rng.uniform(0.0, 1.6),
+        spur_mm=rng.uniform(1.5, 7.0),
     )
 
 
@@ -69,25 +74,27 @@ class Local:
 def vertebra_structures(
     rng: np.random.Generator, body: Body, bone: Bone, gaps_mm: tuple[float, float]
 ) -> tuple[list[Structure], list[Structure]]:
-    """What is painted before all bodies (discs, canal, arch), and the body itself.
+    """What is painted before all bodies (discs, canal, arch), and the body itself with what is in it.
 
     `gaps_mm` are the discs' heights above and below.
     """
     local = Local(body)
-    around = [_disc(rng, local, bone, gaps_mm), *_arch(rng, local, bone, gaps_mm)]
-    return around, [_body(rng, local, bone), *_lesions(rng, local, bone)]
+    around = [*_disc(rng, local, bone, gaps_mm), *_arch(rng, local, bone, gaps_mm)]
+    if "bridging" in body.findings:
+        around.append(_bridge(rng, local, gaps_mm))
+    return around, [_body(rng, local, bone), *_lesions(rng, local, bone), *_metal(rng, local, gaps_mm)]
 
 
 def _half_height(body: Body) -> float:
     return max(body.height_anterior_mm, body.height_posterior_mm) / 2
 
 
-def _disc(rng: np.random.Generator, local: Local, bone: Bone, gaps: tuple[float, float]) -> Structure:
+def _disc(rng: np.random.Generator, local: Local, bone: Bone, gaps: tuple[float, float]) -> list[Structure]:
+    """The discs above and below as one column, and what gas or lime they hold."""
     body = local.body
     b, hw, hh = body.depth_mm / 2, body.width_mm / 2, _half_height(body)
     bulge = rng.uniform(-1.0, 2.5)
     top, bottom = -hh - 0.75 * gaps[0], hh + 0.75 * gaps[1]
-    vacuum = rng.uniform(-400, 0) if rng.random() < 0.03 else bone.disc_hu + rng.normal(0, 8)
 
     def depth(x: Field, y: Field, z: Field) -> Field:
         u, v, w = local(x, y, z)
@@ -95,66 +102,175 @@ def _disc(rng: np.random.Generator, local: Local, bone: Bone, gaps: tuple[float,
         return np.minimum(wall, np.minimum(v - top, bottom - v))
 
     reach = np.array([b + 5, bottom + 2, hw + 5])
-    return Structure(depth, float(vacuum), local.box(np.array([-b - 5, top - 2, -hw - 5]), reach))
+    box = local.box(np.array([-b - 5, top - 2, -hw - 5]), reach)
+    parts = [Structure(depth, float(bone.disc_hu + rng.normal(0, 8)), box)]
+    middle = (rng.uniform(-0.4, 0.4) * b, hh + 0.5 * gaps[1], rng.uniform(-0.3, 0.3) * hw)
+    size = (rng.uniform(0.3, 0.8) * b, max(0.35 * gaps[1], 0.8), rng.uniform(0.3, 0.8) * hw)
+    if "vacuum" in body.findings:
+        parts.append(_blob(local, middle, size, rng.uniform(-700, -50)))
+    if "calcified_disc" in body.findings:
+        parts.append(_blob(local, middle, size, rng.uniform(200, 700)))
+    return parts
+
+
+def _bridge(rng: np.random.Generator, local: Local, gaps: tuple[float, float]) -> Structure:
+    """DISH: bone that flows in front of bodies and discs; no part of any height."""
+    body = local.body
+    b, hh = np.float32(body.depth_mm / 2), _half_height(body)
+    thick, wide = rng.uniform(1.5, 7.0), rng.uniform(8, 16)
+    aside = rng.uniform(-2, 8) * (-1)  # mostly on the right, away from the aorta
+    swell = rng.uniform(0, 3)
+    low, high = -hh - 0.7 * gaps[0], hh + 0.7 * gaps[1]
+
+    def depth(x: Field, y: Field, z: Field) -> Field:
+        u, v, w = local(x, y, z)
+        at_disc = np.clip(np.abs(v) - np.float32(hh - 3), 0, 3) / 3
+        front = u + b + np.float32(thick) + np.float32(swell) * at_disc
+        side = np.float32(wide) - np.abs(w - np.float32(aside))
+        return np.minimum(np.minimum(np.minimum(front, side), -0.5 * b - u), np.minimum(v - low, high - v))
+
+    reach = np.array([0.0, high + 2, 26.0])
+    return Structure(
+        depth,
+        rng.uniform(180, 800),
+        local.box(np.array([-float(b) - thick - swell - 2, low - 2, -26.0]), reach),
+    )
+
+
+def _endplate(plate: Endplate, sink_mm: float, half_depth_mm: float, half_width_mm: float) -> Sink:
+    """How far the endplate lies inside the line of its rims, mm, at (u, w) and radius 0 to 1."""
+    power, rim = np.float32(plate.power), np.float32(plate.rim)
+    first, second = (np.float32(a) for a in plate.waves_mm)
+    b, hw = np.float32(half_depth_mm), np.float32(half_width_mm)
+    sink_, slant, pi = np.float32(sink_mm), np.float32(plate.slant_mm), np.float32(np.pi)
+
+    def sink(u: Field, w: Field, radius: Field) -> Field:
+        bump = sink_ * np.clip(1 - (radius / rim) ** power, 0, 1)
+        t = np.clip(u / b, -1, 1) * pi
+        bump += (first * np.sin(t) + second * np.sin(2 * t)) * np.clip(1.4 - radius, 0, 1)
+        bump += slant / hw * w
+        for h in plate.hollows:
+            away = ((u - np.float32(h.u_mm)) ** 2 + (w - np.float32(h.w_mm)) ** 2) / np.float32(
+                h.radius_mm**2
+            )
+            bump += np.float32(h.depth_mm) * np.exp(-(away ** np.float32(h.steepness / 2)))
+        return bump
+
+    return sink
 
 
 def _body(rng: np.random.Generator, local: Local, bone: Bone) -> Structure:
     body = local.body
     b, hw = np.float32(body.depth_mm / 2), np.float32(body.width_mm / 2)
-    power, plate_power = np.float32(bone.roundness), np.float32(rng.uniform(1.6, 6.0))
-    upper = np.float32(body.concavity_mm * body.upper_share)
-    lower = np.float32(body.concavity_mm - upper)
+    power = np.float32(bone.roundness)
+    above_mm = body.concavity_mm * body.upper_share
+    upper = _endplate(body.upper, above_mm, float(b), float(hw))
+    lower = _endplate(body.lower, body.concavity_mm - above_mm, float(b), float(hw))
     ha, hp, shift = (
         np.float32(v) for v in (body.height_anterior_mm / 2, body.height_posterior_mm / 2, body.rim_shift_mm)
     )
     middle, waist = (ha + hp) / 2, np.float32(bone.waist * rng.uniform(0.3, 1.5))
-    spur = rng.uniform(1, 5, 2) * (rng.random(2) < bone.osteophytes)  # anterior rim, upper and lower
-    cancellous = bone.cancellous_hu * float(np.clip(rng.normal(1, 0.12), 0.6, 1.6))
-    grain = texture(rng, rng.uniform(6, 25), bone.texture_share * cancellous)
-    shell, endplate_hu, wall_hu = np.float32(bone.shell_mm), bone.endplate_hu, bone.wall_hu
+    spurs = bone.spur_mm * rng.uniform(0.3, 1.0, 4) * (rng.random(4) < (0.7, 0.7, 0.3, 0.3))
+    spur = (spurs if "osteophytes" in body.findings else 0 * spurs).astype(np.float32)
+    corner = np.float32(max(bone.corner_mm, 1e-3))
     one = np.float32(1)
 
     def depths(x: Field, y: Field, z: Field) -> tuple[Field, Field]:
         u, v, w = local(x, y, z)
         t = np.clip((u / b + one) / 2, 0, 1)
         round_ = (np.abs(u / b) ** power + (np.abs(w) / hw) ** power) ** (one / power)
-        bump = np.clip(one - round_**plate_power, 0, 1)
         line = shift * (one - t)
         rim = ha * (one - t) + hp * t
-        above, below = v - (line - rim + upper * bump), (line + rim - lower * bump) - v
+        above, below = v - (line - rim + upper(u, w, round_)), (line + rim - lower(u, w, round_)) - v
         slim = waist * np.clip(one - ((v - line) / middle) ** 2, 0, 1)
-        beyond = (spur[0] * np.exp(-((above / 3) ** 2)) + spur[1] * np.exp(-((below / 3) ** 2))) * (u < 0)
-        wall = (one - slim - round_) * b + beyond
+        wall = (one - slim - round_) * b
+        if spur.any():
+            front, back = u < 0, u > 0
+            wall += np.exp(-((above / 2.5) ** 2)) * (spur[0] * front + spur[2] * back)
+            wall += np.exp(-((below / 2.5) ** 2)) * (spur[1] * front + spur[3] * back)
         return np.minimum(above, below), wall
 
     def depth(x: Field, y: Field, z: Field) -> Field:
-        return np.minimum(*depths(x, y, z))
+        plate, wall = depths(x, y, z)
+        meet = np.clip(corner - np.abs(plate - wall), 0, None)
+        return np.minimum(plate, wall) - meet * meet / (4 * corner)  # a smooth minimum rounds the rims
+
+    inside = _marrow(rng, local, bone)
+    shell, endplate_hu, wall_hu = np.float32(bone.shell_mm), bone.endplate_hu, bone.wall_hu
+    healing = rng.uniform(100, 400) if body.kind and rng.random() < 0.3 else 0.0  # a band under the plate
+    band = rng.uniform(2, 4)
 
     def hu(x: Field, y: Field, z: Field) -> Field:
         plate, wall = depths(x, y, z)
         dense = endplate_hu * np.exp(-np.abs(plate) / shell) + wall_hu * np.exp(-np.abs(wall) / shell)
-        return np.asarray(cancellous + grain(x, y, z) + dense, np.float32)
+        if healing:
+            dense += healing * np.exp(-np.abs(plate - band) / 2)
+        return np.asarray(inside(x, y, z) + dense, np.float32)
 
-    reach = np.array([float(b) + 8, _half_height(body) + abs(float(shift)) + 3, float(hw) + 4])
+    reach = np.array([float(b + spur.max()) + 4, _half_height(body) + abs(float(shift)) + 4, float(hw) + 8])
     return Structure(depth, hu, local.box(-reach, reach))
 
 
+def _marrow(rng: np.random.Generator, local: Local, bone: Bone) -> Depth:
+    """HU of the cancellous bone: grained, or striped from top to bottom in a haemangioma."""
+    cancellous = bone.cancellous_hu * float(np.clip(rng.normal(1, 0.12), 0.6, 1.6))
+    grain = texture(rng, rng.uniform(6, 25), bone.texture_share * cancellous)
+    fine = texture(rng, rng.uniform(2.0, 4.0), rng.uniform(0, 0.8) * bone.texture_share * cancellous)
+    pitch, stripes = rng.uniform(2.0, 4.0), rng.uniform(60, 250)
+    striped = "haemangioma" in local.body.findings
+    fat = rng.uniform(-80, 60)
+
+    def hu(x: Field, y: Field, z: Field) -> Field:
+        if not striped:
+            return np.asarray(cancellous + grain(x, y, z) + fine(x, y, z), np.float32)
+        u, _, w = local(x, y, z)
+        k = np.float32(2 * np.pi / pitch)
+        return np.asarray(fat + stripes * np.clip(np.sin(k * u) + np.sin(k * w), 0, 2), np.float32)
+
+    return hu
+
+
 def _lesions(rng: np.random.Generator, local: Local, bone: Bone) -> list[Structure]:
-    """Basivertebral cleft, and sometimes a lytic or sclerotic spot inside the body."""
+    """Basivertebral cleft, lytic and sclerotic spots, cement: all inside the body."""
     body = local.body
-    b = body.depth_mm / 2
+    b, hw = body.depth_mm / 2, body.width_mm / 2
+    limit = max(body.height_middle_mm / 2 - 1, 1.5)
     found = []
+
+    def spot(size: float, hu: float) -> Structure:
+        middle = (rng.uniform(-0.5, 0.5) * b, rng.uniform(-0.3, 0.3) * limit, rng.uniform(-0.4, 0.4) * hw)
+        room = limit - abs(middle[1])
+        return _blob(local, middle, (min(size, 0.5 * b), min(size, room), size), hu)
+
     if rng.random() < 0.35:
         reach, thin = rng.uniform(4, 11), rng.uniform(0.8, 1.8)
         hu = bone.cancellous_hu * rng.uniform(0.2, 0.9)
         found.append(_blob(local, (b - reach / 2, 0, 0), (reach / 2 + 1, thin, rng.uniform(3, 8)), hu))
-    if rng.random() < 0.08:
-        size = rng.uniform(3, 9)
-        hu = bone.cancellous_hu + rng.uniform(-250, 500)
-        middle = (rng.uniform(-0.5, 0.5) * b, rng.uniform(-3, 3), rng.uniform(-0.4, 0.4) * b)
-        limit = max(body.height_middle_mm / 2 - 2, 2)
-        found.append(_blob(local, middle, (size, min(size, limit), size), hu))
+    if "lytic" in body.findings:
+        found += [spot(rng.uniform(3, 10), rng.uniform(-30, 70)) for _ in range(rng.integers(1, 3))]
+    if "sclerotic" in body.findings:
+        dense = bone.cancellous_hu + rng.uniform(150, 700)
+        found += [spot(rng.uniform(2, 10), dense) for _ in range(rng.integers(1, 4))]
+    if "cement" in body.findings:
+        found += [spot(rng.uniform(4, 10), rng.uniform(1200, 3000)) for _ in range(rng.integers(1, 4))]
     return found
+
+
+def _metal(rng: np.random.Generator, local: Local, gaps: tuple[float, float]) -> list[Structure]:
+    """Pedicle screws that meet in the body, and the rods behind them."""
+    if "screws" not in local.body.findings:
+        return []
+    body = local.body
+    b, hw, hh = body.depth_mm / 2, body.width_mm / 2, _half_height(body)
+    hu, tilt = rng.uniform(3000, 8000), rng.uniform(-0.15, 0.15) * hh
+    parts = []
+    for side in (-1, 1):
+        tip = (-rng.uniform(0.1, 0.6) * b, tilt + rng.uniform(-1, 1), side * rng.uniform(0.1, 0.4) * hw)
+        head = (b + 30.0, tilt - 0.3 * hh, side * rng.uniform(0.8, 1.1) * hw)
+        parts.append(tube(body.to_patient(np.array([tip, head])), rng.uniform(2.0, 3.2), hu))
+        ends = np.array([head, head]) + np.array([[0, -hh - gaps[0], 0], [0, hh + gaps[1], 0]])
+        parts.append(tube(body.to_patient(ends), 2.8, hu))
+    return parts
 
 
 def _arch(rng: np.random.Generator, local: Local, bone: Bone, gaps: tuple[float, float]) -> list[Structure]:
