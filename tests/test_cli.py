@@ -122,6 +122,23 @@ def test_other_commands_too_tell_an_unwritable_out_in_one_line(
     assert message.count("\n") == 1
 
 
+def test_one_command_trains_all_three_goes_on_and_its_weights_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vfscreen.training import refiner
+
+    monkeypatch.setattr(refiner, "Validation", lambda seed: None)  # its persons take a minute
+    command = ("train", "--out", tmp_path, "--device", "cpu", "--workers", 1, "--seed", 3)
+    assert exit_code(monkeypatch, *command, "--steps", 1) == 0
+    assert exit_code(monkeypatch, *command, "--steps", 2) == 0
+    made = weights.load_models(tmp_path / "weights", "cpu").provenance
+    assert set(made) == {"localizer", "detector", "refiner"}
+    for name in made:
+        assert (made[name]["steps"], made[name]["seed"]) == (2, 3)
+        curve = (tmp_path / name / "learning_curve.csv").read_text().splitlines()
+        assert [line.split(",")[0] for line in curve] == ["step", "1", "2"]
+
+
 def test_missing_weights_end_with_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = fakes.write_study(tmp_path / "study.nii.gz")
     none = tmp_path / "no_weights"

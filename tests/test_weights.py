@@ -11,6 +11,7 @@ import torch
 from vfscreen.errors import WeightsError
 from vfscreen.networks.detector import Detector
 from vfscreen.networks.localizer import Localizer
+from vfscreen.networks.refiner import Refiner
 from vfscreen.networks.weights import CHECKSUMS, choose_device, load_models, save_weights
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -20,6 +21,7 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 def folder(tmp_path):
     save_weights(Localizer(), tmp_path / "localizer.pt", {"steps": 1})
     save_weights(Detector(), tmp_path / "detector.pt", {"steps": 2, "seed": 5})
+    save_weights(Refiner(), tmp_path / "refiner.pt", {"steps": 3})
     return tmp_path
 
 
@@ -48,7 +50,7 @@ def test_networks_take_and_give_numpy(folder):
     assert (centers.shape, presence.shape) == ((1, 16, 2), (1, 16))
 
 
-@pytest.mark.parametrize("name", ["localizer.pt", "detector.pt"])
+@pytest.mark.parametrize("name", ["localizer.pt", "detector.pt", "refiner.pt"])
 def test_missing_weights_are_an_error_with_their_path(folder, name):
     (folder / name).unlink()
     with pytest.raises(WeightsError, match=rf"no weights at .*{name}"):

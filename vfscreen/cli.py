@@ -20,8 +20,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from vfscreen import __version__
-from vfscreen.errors import VfscreenError, WeightsError
-from vfscreen.settings import MeasureSettings, Settings
+from vfscreen.errors import InputError, VfscreenError, WeightsError
+from vfscreen.settings import MeasureSettings, RefineSettings, Settings
 
 if TYPE_CHECKING:
     from vfscreen.pipeline import RunSummary
@@ -35,8 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Vertebral fractures in lung-screening CT: from an archive to tables.",
 )
-train = typer.Typer(no_args_is_help=True, help="Train a network on simulated CT; goes on where it stopped.")
-app.add_typer(train, name="train")
 
 
 class Device(str, Enum):
@@ -60,6 +58,16 @@ class Format(str, Enum):
 
     dicom = "dicom"
     nifti = "nifti"
+    annotated = "annotated"
+
+
+class Network(str, Enum):
+    """What to train."""
+
+    localizer = "localizer"
+    detector = "detector"
+    refiner = "refiner"
+    all = "all"
 
 
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False, rich_help_panel="Output")]
@@ -73,7 +81,6 @@ Weights = Annotated[
     Path | None,
     typer.Option(help="Folder with weights, instead of the shipped ones.", rich_help_panel="Method"),
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Training steps.", rich_help_panel="Method")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")]
 
 
@@ -94,6 +101,10 @@ def run_command(
         float,
         typer.Option(min=0, max=1, help="A study with a G at or below is flagged.", rich_help_panel="Method"),
     ] = MeasureSettings.threshold,
+    paper: Annotated[
+        bool,
+        typer.Option("--paper", help="Heights by the paper's own keypoints alone.", rich_help_panel="Method"),
+    ] = False,
     weights: Weights = None,
     device: DeviceOption = Device.auto,
     workers: Workers = None,
@@ -105,7 +116,9 @@ def run_command(
     from vfscreen import pipeline, progress
     from vfscreen.networks.weights import load_models
 
-    settings = Settings(measure=MeasureSettings(threshold=threshold))
+    settings = Settings(
+        refine=RefineSettings(enabled=not paper), measure=MeasureSettings(threshold=threshold)
+    )
     try:
         with _sigterm_raised(), progress.shown(Console(stderr=True)) as on_progress:
             summary = pipeline.run(
@@ -134,50 +147,73 @@ def simulate(
     studies: Annotated[int, typer.Option(min=1, help="Number of studies.", rich_help_panel="Input")] = 10,
     seed: Seed = 0,
     file_format: Annotated[
-        Format, typer.Option("--format", help="File format.", rich_help_panel="Output")
+        Format,
+        typer.Option(
+            "--format",
+            help="File format; annotated is DICOM with experts' readings, for train.",
+            rich_help_panel="Output",
+        ),
     ] = Format.dicom,
     sample: Annotated[
         bool, typer.Option("--sample", help="The studies of sample_data/ instead.", rich_help_panel="Input")
     ] = False,
 ) -> None:
     """Make CT studies with known truth, which stands beside them in truth.json."""
-    from vfscreen.simulation import cohort
+    from vfscreen.simulation import annotation, cohort
 
     if sample:
         cohort.simulate_sample(out)
+    elif file_format is Format.annotated:
+        annotation.simulate_annotated(out, studies, seed)
     else:
         cohort.simulate_cohort(out, studies, seed, file_format.value)
     typer.echo(f"Simulated studies with their truth are in {out}")
 
 
-@train.command("localizer")
-def train_localizer(
+@app.command()
+def train(
     out: Out,
-    steps: Steps = 10_000,
+    network: Annotated[
+        Network, typer.Argument(metavar="NETWORK", help="localizer, detector, refiner or all.")
+    ] = Network.all,
+    dicom: Annotated[
+        Path | None,
+        typer.Option(help="Train on this CT, with --annotation: folder of studies.", rich_help_panel="Input"),
+    ] = None,
+    annotation: Annotated[
+        Path | None, typer.Option(help="Experts' annotation, a .json a study.", rich_help_panel="Input")
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, max=4, help="Only this fold of the annotated CT.", rich_help_panel="Input"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps, instead of each network's own.", rich_help_panel="Method"),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|shipped", help="Weights to fine-tune, instead of none.", rich_help_panel="Method"
+        ),
+    ] = None,
     seed: Seed = 0,
     device: DeviceOption = Device.auto,
     workers: Workers = None,
 ) -> None:
-    """Train the network that finds the spine in 3D."""
+    """Train on simulated or on annotated CT. Called again, it goes on where it stopped."""
     from vfscreen.provenance import usable_cpus
-    from vfscreen.training import localizer
+    from vfscreen.training import runs
 
-    localizer.train(out, steps, seed, device.value, workers or usable_cpus())
-
-
-@train.command("detector")
-def train_detector(
-    out: Out,
-    steps: Steps = 10_000,
-    seed: Seed = 0,
-    device: DeviceOption = Device.auto,
-    workers: Workers = None,
-) -> None:
-    """Train the network that finds vertebrae and their keypoints on the straightened image."""
-    from vfscreen.provenance import usable_cpus
-    from vfscreen.training import detector
-
-    detector.train(out, steps, seed, device.value, workers or usable_cpus())
+    if (dicom is None) != (annotation is None) or (fold is not None and dicom is None):
+        raise InputError("--dicom and --annotation go together, and --fold goes with them")
+    networks = list(runs.NETWORKS) if network is Network.all else [network.value]
+    options = runs.Options(seed, steps, device.value, workers or usable_cpus(), runs.start_folder(start))
+    if dicom and annotation:
+        runs.train_annotated(networks, out, runs.Source(dicom, annotation, fold), options)
+    else:
+        runs.train_simulated(networks, out, options)
+    typer.echo(f"Weights, learning curves and checkpoints are in {out}")
 
 
 @app.command()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from scipy.stats import t as student
 
 from vfscreen.curve import SpineCurve
-from vfscreen.study import Detection, Vertebra, cranial_first
+from vfscreen.study import Detection, Refined, Vertebra, cranial_first
 from vfscreen.volume import Floats
 
 MILD, MODERATE, SEVERE = 0.8, 0.74, 0.6  # the largest G of each grade
+FREEDOM = 5  # degrees of freedom of Student's t, the law of the second look's errors
 SHAPES = ("wedge", "biconcave", "crush")  # the smallest height is the anterior, middle, posterior one
 
 
@@ -64,21 +67,63 @@ def shape(heights_mm: Floats) -> str:
     return SHAPES[int(np.argmin(heights_mm))]
 
 
+def ratio_interval(ratio: float, sd: float, coverage: float = 0.9) -> tuple[float, float]:
+    """Ends of the interval that holds the true G with this probability: Student's t, 0 to 1."""
+    reach = float(student.ppf(0.5 + coverage / 2, FREEDOM)) * _scale(sd)
+    return max(0.0, ratio - reach), min(1.0, ratio + reach)
+
+
+def probability_at_most(threshold: float, ratio: float, sd: float) -> float:
+    """Probability that the true G is at or below a threshold, given a measured one and its SD."""
+    return float(student.cdf((threshold - ratio) / _scale(sd), FREEDOM))
+
+
+def _scale(sd: float) -> float:
+    return max(sd, 1e-6) * np.sqrt((FREEDOM - 2) / FREEDOM)
+
+
 def measure(detections: Sequence[Detection], curve: SpineCurve) -> tuple[Vertebra, ...]:
-    """The vertebrae of one study, cranial first.
+    """The vertebrae of one study by the paper's own keypoints, cranial first.
 
     Keypoints on the mid-sagittal sheet (s, p) are mapped to the patient by the curve, and heights
     are distances there: a sheet is stretched where the spine bends. Raises ValueError for
     keypoints that are not finite or coincide.
     """
-    return tuple(_vertebra(detection, curve) for detection in cranial_first(detections))
-
-
-def _vertebra(detection: Detection, curve: SpineCurve) -> Vertebra:
-    if not np.isfinite(detection.keypoints).all():
+    if not all(np.isfinite(d.keypoints).all() for d in detections):
         raise ValueError("a detected vertebra has keypoints that are not finite")
-    sheet = np.column_stack([detection.keypoints, np.zeros(len(detection.keypoints))])
-    keypoints = curve.to_patient(sheet)
-    heights = heights_mm(keypoints)
+    return tuple(
+        _vertebra(curve.to_patient(np.column_stack([d.keypoints, np.zeros(6)])), d.score)
+        for d in cranial_first(detections)
+    )
+
+
+def measure_refined(
+    refined: Sequence[Refined], scores: Sequence[float], max_ratio_sd: float
+) -> tuple[Vertebra, ...]:
+    """The vertebrae of one study by the keypoints of the second look, in their order.
+
+    One whose G has a standard deviation above `max_ratio_sd` is doubted as `uncertain`.
+    Raises ValueError for keypoints that are not finite or coincide.
+    """
+    if not all(np.isfinite(each.keypoints_mm).all() for each in refined):
+        raise ValueError("the second look gave keypoints that are not finite")
+    return tuple(
+        replace(
+            _vertebra(each.keypoints_mm, score),
+            height_sd_mm=each.height_sd_mm,
+            genant_ratio_sd=each.genant_ratio_sd,
+            doubts=_doubts(each, max_ratio_sd),
+        )
+        for each, score in zip(refined, scores, strict=True)
+    )
+
+
+def _doubts(refined: Refined, max_ratio_sd: float) -> tuple[str, ...]:
+    found = {"uncertain": refined.genant_ratio_sd > max_ratio_sd, "metal": refined.has_metal}
+    return tuple(name for name, is_so in found.items() if is_so)
+
+
+def _vertebra(keypoints_mm: Floats, score: float) -> Vertebra:
+    heights = heights_mm(keypoints_mm)
     ratio = float(genant_ratio(heights))
-    return Vertebra(keypoints, heights, ratio, grade(ratio), shape(heights), detection.score)
+    return Vertebra(keypoints_mm, heights, ratio, grade(ratio), shape(heights), score)

@@ -1,7 +1,7 @@
 """From an archive to tables: readers, batches on the device, one writer; all between them is bounded.
 
     discover -> reader process -> device thread -> same reader -> device thread -> writer thread
-                read, 3 mm input  curve            sheet          vertebrae        pictures, tables
+                read, 3 mm input  curve          sheet, column   vertebrae         pictures, tables
 
 The main loop gives work to whoever is idle and takes what is ready; it never waits for a batch to
 fill. A study that fails anywhere becomes a row with its reason, and the others go on.
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from vfscreen import journal, provenance
 from vfscreen.curve import SpineCurve
-from vfscreen.detect import detect, padded
+from vfscreen.detect import padded
 from vfscreen.discover import discover
 from vfscreen.errors import InputError, ReaderDied, ReaderTimeout, StudyError, UnexpectedError, VfscreenError
 from vfscreen.journal import Journal
@@ -44,9 +44,9 @@ from vfscreen.results import (
     locked,
     study_key,
 )
-from vfscreen.screening import finish
+from vfscreen.screening import Measured, measure_studies
 from vfscreen.settings import Settings, Thumbnails
-from vfscreen.straighten import Sheet
+from vfscreen.straighten import Sheet, Straightened
 from vfscreen.study import Detection, StudyFiles, StudyHeader, StudyResult
 from vfscreen.threads import DeviceThread, Picture, WriterThread, unwritable
 
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Measured = tuple[StudyResult, tuple[Detection, ...]]
 _Content = TypeVar("_Content")
 
 _MAX_FAILED_STARTS = 3
@@ -201,7 +200,7 @@ class Screening:
         self._pending: deque[StudyFiles] = deque()
         self._passages: dict[str, _Passage] = {}
         self._inputs: list[_Waiting[LocalizerInput]] = []
-        self._sheets: list[_Waiting[Sheet]] = []
+        self._sheets: list[_Waiting[Straightened]] = []
         self._finished: deque[Screened] = deque()
         self._batch: Sequence[_Waiting[Any]] = []
         self._readers: list[Reader] = []
@@ -262,13 +261,9 @@ class Screening:
         inputs = [item.content for item in batch]
         return localize(inputs, self._models.localizer, self._settings.localize)
 
-    def _detect_and_measure(self, batch: Sequence[_Waiting[Sheet]]) -> Sequence[Measured]:
-        sheets = [item.content for item in batch]
-        detections = detect(sheets, self._models.detector, self._settings.detect)
-        return [
-            finish(item.passage.header, item.content, found, self._settings)
-            for item, found in zip(batch, detections, strict=True)
-        ]
+    def _detect_and_measure(self, batch: Sequence[_Waiting[Straightened]]) -> Sequence[Measured]:
+        studies = [(item.passage.header, item.content) for item in batch]
+        return measure_studies(studies, self._models, self._settings)
 
     # Taking what is ready
 
@@ -299,8 +294,8 @@ class Screening:
             passage.header = reply.value.header
             content = reply.value.input
             self._inputs.append(_Waiting(passage, content, content.image.shape))
-        elif isinstance(reply.value, Sheet):
-            self._sheets.append(_Waiting(passage, reply.value, padded(reply.value.image).shape))
+        elif isinstance(reply.value, Straightened):
+            self._sheets.append(_Waiting(passage, reply.value, padded(reply.value.sheet.image).shape))
         elif reply.value:
             self._fail(passage, reply.value)
 
@@ -310,7 +305,7 @@ class Screening:
             if not self._is_current(item.passage):
                 continue  # its reader was lost meanwhile
             self._count_device_failures(value)
-            is_sheet = isinstance(item.content, Sheet)
+            is_sheet = isinstance(item.content, Straightened)
             item.passage.seconds["detect" if is_sheet else "localize"] = result.seconds_each
             if is_sheet:
                 self._take_measured(item, value)
@@ -324,13 +319,13 @@ class Screening:
         else:
             passage.reader.post(Straighten(passage.study, curve))
 
-    def _take_measured(self, item: _Waiting[Sheet], measured: Measured | StudyError) -> None:
+    def _take_measured(self, item: _Waiting[Straightened], measured: Measured | StudyError) -> None:
         if isinstance(measured, StudyError):
             self._fail(item.passage, measured)
         else:
             result, detections = measured
             record = item.passage.record(result=result)
-            self._finish(item.passage, Screened(record, item.content, detections))
+            self._finish(item.passage, Screened(record, item.content.sheet, detections))
 
     # Finishing
 

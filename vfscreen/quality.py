@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from vfscreen.refine import on_sheet
 from vfscreen.settings import QualitySettings
 from vfscreen.straighten import Sheet
-from vfscreen.study import Detection, Doubt, StudyHeader
+from vfscreen.study import Detection, Doubt, Refined, StudyHeader, Vertebra
 from vfscreen.volume import Floats
 
 BAND_MM = 12.0  # half width of the vertebral bodies' column on the sheet
 HEIGHTS_MM = (3.0, 45.0)  # C4 to L5, the most crushed to the tallest
 DEPTHS_MM = (8.0, 55.0)
+VERTEBRA_DOUBTS = {
+    "uncertain": "the heights are too uncertain to tell the grade",
+    "metal": "metal or cement in or near the body, heights may be those of its artefacts",
+}
+"""Doubts about one vertebra, `vertebrae.quality`; the study has the doubt too."""
 
 
 def trusted(
@@ -55,6 +62,43 @@ def is_whole(sheet: Sheet, keypoints: Floats, edge_mm: float) -> bool:
     if top < 0 or left < 0 or bottom >= rows or right >= columns:
         return False
     return bool(sheet.inside[top : bottom + 1, left : right + 1].all())
+
+
+def agreeing(
+    sheet: Sheet, detections: Sequence[Detection], refined: Sequence[Refined], settings: QualitySettings
+) -> list[tuple[Detection, Refined]]:
+    """The detections that the second look confirms, with its keypoints on the sheet.
+
+    Left out is what moved far, is no longer plausible or whole, or came to a vertebra that a
+    detection of higher score has taken.
+    """
+    pairs: list[tuple[Detection, Refined]] = []
+    for detection, look in sorted(zip(detections, refined, strict=True), key=lambda p: -p[0].score):
+        try:
+            moved = replace(detection, keypoints=on_sheet(look, sheet.curve))
+        except ValueError:  # far from the curve
+            continue
+        middle = moved.keypoints.mean(0)
+        taken = [np.linalg.norm(middle - other.keypoints.mean(0)) for other, _ in pairs]
+        if (
+            np.linalg.norm(middle - detection.keypoints.mean(0)) <= settings.max_move_mm
+            and min(taken, default=np.inf) >= settings.min_apart_mm
+            and trusted(sheet, [moved], settings)
+        ):
+            pairs.append((moved, look))
+    return sorted(pairs, key=lambda p: float(p[0].keypoints[:, 0].mean()))
+
+
+def second_look_doubts(vertebrae: Sequence[Vertebra], left_out: int) -> tuple[Doubt, ...]:
+    """What the second look doubts: vertebrae that it does not confirm, or cannot measure well."""
+    found = []
+    if left_out:
+        found.append(Doubt("second_look_disagrees", f"{left_out} detections were not confirmed and left out"))
+    for name, why in VERTEBRA_DOUBTS.items():
+        n = sum(name in v.doubts for v in vertebrae)
+        if n:
+            found.append(Doubt(name, f"{n} of {len(vertebrae)} vertebrae: {why}"))
+    return tuple(found)
 
 
 def doubts(

@@ -24,7 +24,7 @@ from vfscreen.curve import SpineCurve
 from vfscreen.errors import StudyError, UnexpectedError
 from vfscreen.localize import LocalizerInput, localizer_input
 from vfscreen.settings import ReadSettings, Settings
-from vfscreen.straighten import Sheet, straighten
+from vfscreen.straighten import Straightened, straightened
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Volume
 
@@ -46,7 +46,8 @@ class Read:
 
 @dataclass(frozen=True)
 class Straighten:
-    """Straighten a study's volume along its curve and drop the volume; the reply is a `Sheet`."""
+    """Straighten a study's volume along its curve and drop the volume; the reply is a
+    `Straightened`."""
 
     study: StudyFiles
     curve: SpineCurve
@@ -77,7 +78,7 @@ class Reply:
     None: ready for the first command.
     """
 
-    value: Prepared | Sheet | StudyError | None
+    value: Prepared | Straightened | StudyError | None
     seconds: float = 0.0
     messages: tuple[str, ...] = ()
 
@@ -185,7 +186,7 @@ class _Work:
             value = as_study_error(error)
         return Reply(value, time.perf_counter() - start, self._heard.taken())
 
-    def _do(self, command: Command) -> Prepared | Sheet | None:
+    def _do(self, command: Command) -> Prepared | Straightened | None:
         study_id = command.study.study_id
         if isinstance(command, Read):
             image = self._read_study(command.study, self._settings.read)
@@ -194,7 +195,7 @@ class _Work:
             return prepared
         volume = self._volumes.pop(study_id)
         if isinstance(command, Straighten):
-            return straighten(volume, command.curve, self._settings.straighten)
+            return straightened(volume, command.curve, self._settings.straighten)
         return None
 
 

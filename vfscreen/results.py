@@ -30,7 +30,8 @@ import pyarrow.parquet as pq
 
 from vfscreen import errors
 from vfscreen.errors import InputError, ReaderDied, ReaderTimeout, StudyError, UnexpectedError
-from vfscreen.measure import MODERATE, grade
+from vfscreen.measure import MODERATE, grade, probability_at_most, ratio_interval
+from vfscreen.quality import VERTEBRA_DOUBTS
 from vfscreen.study import HEIGHTS, KEYPOINTS, StudyHeader, StudyResult, Vertebra
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ _TEXTS = pa.list_(pa.field("element", _TEXT))  # the name that Parquet gives it
 _PATIENT = _field("patient_id", _TEXT, "Patient, from the manifest or else the header; null if unknown")
 _STUDY = _field("study_id", _TEXT, "Study: the key that joins the tables")
 _GRADES = "`normal` (G > 0.8), `mild` (0.74 < G <= 0.8), `moderate` (0.6 < G <= 0.74), `severe` (G <= 0.6)"
+_SECOND = "null without a second look"
 
 STUDIES = pa.schema(
     [
@@ -77,6 +79,12 @@ STUDIES = pa.schema(
             "n_moderate",
             _COUNT,
             "Vertebrae with G <= 0.74; null when none was measured",
+        ),
+        _field(
+            "max_probability_moderate",
+            _NUMBER,
+            "Largest `probability_moderate` of the vertebrae; null when none was measured or without a "
+            "second look",
         ),
         _field(
             "flagged",
@@ -106,7 +114,17 @@ VERTEBRAE = pa.schema(
         _field("level", _TEXT, "Anatomical level, C7 to L5; null while unknown"),
         _field("score", _NUMBER, "Objectness, 0 to 1"),
         *(_field(f"height_{name}_mm", _NUMBER, f"Height, {name}", "mm") for name in HEIGHTS),
+        *(
+            _field(
+                f"height_{name}_sd_mm", _NUMBER, f"Standard deviation of that height, {name}; {_SECOND}", "mm"
+            )
+            for name in HEIGHTS
+        ),
         _field("genant_ratio", _NUMBER, "G: the smallest of the three heights by the largest"),
+        _field("genant_ratio_sd", _NUMBER, f"Standard deviation of G; {_SECOND}"),
+        _field("genant_ratio_low", _NUMBER, f"Lower end of the 90 % interval of G; {_SECOND}"),
+        _field("genant_ratio_high", _NUMBER, f"Upper end of the 90 % interval of G; {_SECOND}"),
+        _field("probability_moderate", _NUMBER, f"Probability that the true G is <= 0.74; {_SECOND}"),
         _field("grade", _TEXT, _GRADES),
         _field(
             "shape",
@@ -114,6 +132,7 @@ VERTEBRAE = pa.schema(
             "`normal` (G > 0.8); else by the smallest height `wedge` (anterior), `biconcave` (middle) or "
             "`crush` (posterior)",
         ),
+        _field("quality", _TEXTS, f"Names of the doubts about this vertebra: {', '.join(VERTEBRA_DOUBTS)}"),
         *(_field(f"center_{a}_mm", _NUMBER, f"Mean of the keypoints, LPS, {AXES[a]}", "mm") for a in AXES),
         *(
             _field(f"{name}_{a}_mm", _NUMBER, f"Keypoint {name.replace('_', ' ')}, LPS, {AXES[a]}", "mm")
@@ -156,6 +175,8 @@ _OF_VERTEBRA = {
         "vertebra",
         *(f"center_{a}_mm" for a in AXES),
         *(f"height_{name}_mm" for name in HEIGHTS),
+        "genant_ratio_low",
+        "genant_ratio_high",
     )
 }
 _OF_STUDY = (
@@ -165,6 +186,7 @@ _OF_STUDY = (
     "min_genant_ratio",
     "grade",
     "n_moderate",
+    "max_probability_moderate",
     "status",
     "quality",
 )
@@ -213,6 +235,7 @@ def study_row(record: StudyRecord, threshold: float, thumbnail: str | None = Non
         "min_genant_ratio": smallest,
         "grade": None if smallest is None else grade(smallest),
         "n_moderate": sum(g <= MODERATE for g in ratios) if ratios else None,
+        "max_probability_moderate": max(_probabilities(result), default=None),
         "flagged": is_flagged(result, threshold),
         "quality": [doubt.name for doubt in result.doubts] if result else [],
         "slice_spacing_mm": header.slice_spacing_mm,
@@ -222,6 +245,12 @@ def study_row(record: StudyRecord, threshold: float, thumbnail: str | None = Non
         **{f"seconds_{stage}": record.stage_seconds.get(stage) for stage in STAGES},
         "thumbnail": thumbnail,
     }
+
+
+def _probabilities(result: StudyResult | None) -> list[float]:
+    """Of each vertebra with a second look, that its true G is <= 0.74."""
+    looked = [(v.genant_ratio, v.genant_ratio_sd) for v in result.vertebrae] if result else []
+    return [probability_at_most(MODERATE, ratio, sd) for ratio, sd in looked if sd is not None]
 
 
 def is_flagged(result: StudyResult | None, threshold: float) -> bool | None:
@@ -487,10 +516,29 @@ def _measured(vertebra: Vertebra) -> Row:
         "score": float(vertebra.score),
         **{f"height_{name}_mm": height for name, height in heights},
         "genant_ratio": vertebra.genant_ratio,
+        **_uncertainty(vertebra),
         "grade": vertebra.grade,
         "shape": vertebra.shape,
+        "quality": list(vertebra.doubts),
         **_position("center", vertebra.center_mm.tolist()),
         **{column: mm for name, point in points for column, mm in _position(name, point).items()},
+    }
+
+
+def _uncertainty(vertebra: Vertebra) -> Row:
+    """What the second look says of its own errors; nothing without it."""
+    ratio, sd, of_heights = vertebra.genant_ratio, vertebra.genant_ratio_sd, vertebra.height_sd_mm
+    names = [f"height_{name}_sd_mm" for name in HEIGHTS]
+    if sd is None or of_heights is None:
+        others = ("genant_ratio_sd", "genant_ratio_low", "genant_ratio_high", "probability_moderate")
+        return dict.fromkeys((*names, *others))
+    low, high = ratio_interval(ratio, sd)
+    return {
+        **dict(zip(names, of_heights.tolist(), strict=True)),
+        "genant_ratio_sd": sd,
+        "genant_ratio_low": low,
+        "genant_ratio_high": high,
+        "probability_moderate": probability_at_most(MODERATE, ratio, sd),
     }
 
 

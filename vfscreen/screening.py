@@ -10,15 +10,18 @@ from vfscreen import quality
 from vfscreen.curve import SpineCurve
 from vfscreen.detect import detect
 from vfscreen.localize import localize, localizer_input
-from vfscreen.measure import measure
+from vfscreen.measure import measure, measure_refined
 from vfscreen.readers import read_volume
+from vfscreen.refine import refine
 from vfscreen.settings import Settings
-from vfscreen.straighten import Sheet, straighten
-from vfscreen.study import Detection, StudyHeader, StudyResult
+from vfscreen.straighten import Straightened, straightened
+from vfscreen.study import Detection, StudyHeader, StudyResult, cranial_first
 from vfscreen.volume import Volume
 
 if TYPE_CHECKING:
     from vfscreen.networks.weights import Models
+
+Measured = tuple[StudyResult, tuple[Detection, ...]]
 
 
 def screen(
@@ -35,20 +38,46 @@ def screen(
     curve = localize([localizer_input(volume, settings.localize)], models.localizer, settings.localize)[0]
     if not isinstance(curve, SpineCurve):
         raise curve
-    sheet = straighten(volume, curve, settings.straighten)
-    detections = detect([sheet], models.detector, settings.detect)[0]
-    slice_spacing = float(volume.canonical().geometry.voxel_sizes_mm[0])
-    return finish(StudyHeader(slice_spacing_mm=slice_spacing), sheet, detections, settings)[0]
+    header = StudyHeader(slice_spacing_mm=float(volume.canonical().geometry.voxel_sizes_mm[0]))
+    along = straightened(volume, curve, settings.straighten)
+    return measure_studies([(header, along)], models, settings)[0][0]
 
 
-def finish(
-    header: StudyHeader, sheet: Sheet, detections: Sequence[Detection], settings: Settings
-) -> tuple[StudyResult, tuple[Detection, ...]]:
-    """The result of a study from its detections, and those detections that were measured."""
-    kept = quality.trusted(sheet, detections, settings.quality)
+def measure_studies(
+    studies: Sequence[tuple[StudyHeader, Straightened]], models: Models, settings: Settings
+) -> list[Measured]:
+    """Detect, look again and measure: for each study its result, and the detections that were measured.
+
+    The padded sheets of one call have equal shapes. Without a second look (`settings.refine`) heights
+    are those of the paper's keypoints.
+    """
+    detections = detect([study.sheet for _, study in studies], models.detector, settings.detect)
+    return [
+        _finish(header, study, found, models, settings)
+        for (header, study), found in zip(studies, detections, strict=True)
+    ]
+
+
+def _finish(
+    header: StudyHeader,
+    study: Straightened,
+    detections: Sequence[Detection],
+    models: Models,
+    settings: Settings,
+) -> Measured:
+    sheet = study.sheet
+    kept = tuple(cranial_first(quality.trusted(sheet, detections, settings.quality)))
+    if settings.refine.enabled:
+        refined = refine(study.column, sheet.curve, kept, models.refiner, settings.refine)
+        agreed = quality.agreeing(sheet, kept, refined, settings.quality)
+        left_out = len(kept) - len(agreed)
+        kept, refined = tuple(d for d, _ in agreed), tuple(r for _, r in agreed)
+        vertebrae = measure_refined(refined, [d.score for d in kept], settings.quality.max_ratio_sd)
+    else:
+        vertebrae, left_out = measure(kept, sheet.curve), 0
     found = quality.doubts(header, sheet, kept, settings.quality)
+    found += quality.second_look_doubts(vertebrae, left_out)
     status = "partial" if any(doubt.partial for doubt in found) else "ok"
-    vertebrae = measure(kept, sheet.curve)
     return StudyResult(header, status, vertebrae, sheet.curve.points_mm, found), kept
 
 

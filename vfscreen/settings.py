@@ -49,6 +49,18 @@ class DetectSettings:
 
 
 @dataclass(frozen=True)
+class RefineSettings:
+    """Second look at each vertebra, an addition to the paper."""
+
+    enabled: bool = True  # without it heights are those of the paper's keypoints
+    pixel_mm: float = 0.6
+    size: int = 96  # rows and columns of a crop: 58 mm
+    sheet_offsets_mm: tuple[float, ...] = (-6.0, -3.0, 0.0, 3.0, 6.0)  # to the left
+    looks_mm: tuple[tuple[float, float, float], ...] = ((0.15, 0.15, 0), (-0.45, 0.45, 1), (0.45, -0.45, -1))
+    metal_hu: float = 2500.0  # in the middle of a crop: a screw or cement
+
+
+@dataclass(frozen=True)
 class QualitySettings:
     """When a vertebra is not counted, and a study's result is doubted."""
 
@@ -59,6 +71,9 @@ class QualitySettings:
     max_step: float = 1.7  # between neighbouring vertebrae, in medians of their distances
     max_end_mm: float = 70.0  # of the spine above or below the measured vertebrae
     max_slice_spacing_mm: float = 3.5  # beyond it heights are coarse
+    max_move_mm: float = 8.0  # of a vertebra's middle by the second look: it saw another one
+    min_apart_mm: float = 6.0  # of the middles of two vertebrae after the second look
+    max_ratio_sd: float = 0.08  # of G: beyond it a grade cannot be told
 
 
 @dataclass(frozen=True)
@@ -76,5 +91,6 @@ class Settings:
     localize: LocalizeSettings = field(default_factory=LocalizeSettings)
     straighten: StraightenSettings = field(default_factory=StraightenSettings)
     detect: DetectSettings = field(default_factory=DetectSettings)
+    refine: RefineSettings = field(default_factory=RefineSettings)
     quality: QualitySettings = field(default_factory=QualitySettings)
     measure: MeasureSettings = field(default_factory=MeasureSettings)

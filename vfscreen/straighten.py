@@ -11,6 +11,8 @@ from vfscreen.curve import SpineCurve
 from vfscreen.settings import StraightenSettings
 from vfscreen.volume import Floats, Volume
 
+COLUMN_MM = np.array([25.0, 45.0, 45.0])  # x, y, z: what crops of 58 mm can reach, however they are tilted
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -34,6 +36,14 @@ class Sheet:
         return np.asarray(millimetres) / self.pixel_mm + [0, (self.image.shape[1] - 1) / 2]
 
 
+@dataclass(frozen=True)
+class Straightened:
+    """A study along its curve: the sheet, and the part of the CT round it for a second look."""
+
+    sheet: Sheet
+    column: Volume
+
+
 def sheet_points(curve: SpineCurve, settings: StraightenSettings, left_mm: float) -> Floats:
     """LPS mm of the sheet's pixels at a lateral offset, (rows, columns, 3)."""
     rows = np.arange(0.0, curve.length_mm + 1e-6, settings.pixel_mm)
@@ -41,6 +51,11 @@ def sheet_points(curve: SpineCurve, settings: StraightenSettings, left_mm: float
     columns = (np.arange(n) - (n - 1) / 2) * settings.pixel_mm
     s, p = np.meshgrid(rows, columns, indexing="ij")
     return curve.to_patient(np.stack([s, p, np.full_like(s, left_mm)], -1))
+
+
+def straightened(volume: Volume, curve: SpineCurve, settings: StraightenSettings) -> Straightened:
+    """The sheet along a curve, and the CT round it."""
+    return Straightened(straighten(volume, curve, settings), volume.around(curve.points_mm, COLUMN_MM))
 
 
 def straighten(volume: Volume, curve: SpineCurve, settings: StraightenSettings) -> Sheet:

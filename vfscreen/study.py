@@ -73,8 +73,25 @@ def cranial_first(detections: Sequence[Detection]) -> list[Detection]:
 
 
 @dataclass(frozen=True)
+class Refined:
+    """One vertebra after the second look: keypoints (6, 3) in LPS mm, and standard deviations.
+
+    `height_sd_mm` is (3,), anterior, middle and posterior.
+    """
+
+    keypoints_mm: Floats
+    height_sd_mm: Floats
+    genant_ratio_sd: float
+    has_metal: bool = False
+
+
+@dataclass(frozen=True)
 class Vertebra:
-    """One measured vertebra: keypoints (6, 3) in LPS mm, heights (3,) in mm, Genant's ratio."""
+    """One measured vertebra: keypoints (6, 3) in LPS mm, heights (3,) in mm, Genant's ratio.
+
+    The standard deviations are those of the second look, None without it; `doubts` names what may be
+    wrong with this vertebra.
+    """
 
     keypoints_mm: Floats
     heights_mm: Floats
@@ -82,6 +99,9 @@ class Vertebra:
     grade: str  # normal, mild, moderate, severe
     shape: str  # normal, wedge, biconcave, crush
     score: float
+    height_sd_mm: Floats | None = None
+    genant_ratio_sd: float | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def center_mm(self) -> Floats:

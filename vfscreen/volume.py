@@ -90,6 +90,21 @@ class Volume:
                 hu = np.flip(hu, axis)
         return Volume(hu, VolumeGeometry(hu.shape, affine))
 
+    def around(self, points_mm: Floats, reach_mm: Floats) -> Volume:
+        """The part that holds LPS points (n, 3) and what lies within `reach_mm` (x, y, z) of them, copied.
+
+        At least one voxel, also where the points lie outside.
+        """
+        corners = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1).T * reach_mm
+        index = self.geometry.to_indices(points_mm[:, None] + corners)
+        last = np.asarray(self.geometry.shape) - 1
+        low = np.clip(np.floor(index.min((0, 1))), 0, last).astype(int)
+        high = np.clip(np.ceil(index.max((0, 1))), low, last).astype(int)
+        hu = self.hu[low[0] : high[0] + 1, low[1] : high[1] + 1, low[2] : high[2] + 1].copy()
+        affine = self.geometry.affine.copy()
+        affine[:3, 3] = self.geometry.to_patient(low.astype(float))
+        return Volume(hu, VolumeGeometry(hu.shape, affine))
+
     def block_average(self, factors: tuple[int, int, int]) -> tuple[NDArray[np.float32], VolumeGeometry]:
         """Mean over blocks of voxels; an incomplete block at the far end is averaged over what it has."""
         hu: NDArray[Any] = self.hu

@@ -23,11 +23,11 @@ class Detector(nn.Module):
 
     def __init__(self, channels: tuple[int, ...] = CHANNELS) -> None:
         super().__init__()
-        self.down = nn.ModuleList(_block(a, b) for a, b in zip((1, *channels), channels, strict=False))
+        self.down = nn.ModuleList(conv_block(a, b) for a, b in zip((1, *channels), channels, strict=False))
         outs = (*channels[-2:1:-1], HEAD)  # the head stands at half the resolution
         ins = (channels[-1], *outs)
         pairs = zip(ins, channels[-2:0:-1], outs, strict=False)
-        self.up = nn.ModuleList(_block(below + skip, out) for below, skip, out in pairs)
+        self.up = nn.ModuleList(conv_block(below + skip, out) for below, skip, out in pairs)
         self.objectness = nn.Conv2d(HEAD, N_ANCHORS, 1)
         self.offsets = nn.Conv2d(HEAD, N_ANCHORS * 12, 1)
         nn.init.constant_(self.objectness.bias, -3.5)  # type: ignore[arg-type]  # positives are rare
@@ -45,7 +45,8 @@ class Detector(nn.Module):
         return self.objectness(x), offsets.unflatten(1, (N_ANCHORS, 12))
 
 
-def _block(a: int, b: int) -> nn.Sequential:
+def conv_block(a: int, b: int) -> nn.Sequential:
+    """Two 3 x 3 convolutions from a to b channels, each with batch normalisation and ReLU."""
     layers: list[nn.Module] = []
     for before in (a, b):
         layers += [nn.Conv2d(before, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]

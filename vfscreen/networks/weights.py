@@ -20,6 +20,8 @@ from vfscreen.errors import WeightsError
 from vfscreen.localize import LocalizerNetwork
 from vfscreen.networks.detector import Detector
 from vfscreen.networks.localizer import Localizer
+from vfscreen.networks.refiner import Refiner
+from vfscreen.refine import RefinerNetwork
 from vfscreen.volume import Floats
 
 CHECKSUMS = "SHA256SUMS"
@@ -27,16 +29,17 @@ CHECKSUMS = "SHA256SUMS"
 
 @dataclass(frozen=True)
 class Models:
-    """Both networks on one device, and how their weights were made."""
+    """The networks on one device, and how their weights were made."""
 
     localizer: LocalizerNetwork
     detector: DetectorNetwork
+    refiner: RefinerNetwork
     device: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_models(folder: str | Path | None = None, device: str = "auto") -> Models:
-    """Both networks from a folder, or the shipped ones; `device` is auto, cpu or cuda.
+    """The three networks from a folder, or the shipped ones; `device` is auto, cpu or cuda.
 
     Raises WeightsError where a file is missing, altered, or belongs to another network.
     """
@@ -44,13 +47,16 @@ def load_models(folder: str | Path | None = None, device: str = "auto") -> Model
     if folder is None:
         with as_file(files("vfscreen._weights")) as shipped:
             return load_models(shipped, device)
-    networks: dict[str, nn.Module] = {"localizer": Localizer(), "detector": Detector()}
+    networks: dict[str, nn.Module] = {
+        "localizer": Localizer(),
+        "detector": Detector(),
+        "refiner": Refiner(),
+    }
     provenance = {name: _load(Path(folder) / f"{name}.pt", network) for name, network in networks.items()}
     for network in networks.values():
         network.to(device).eval()
-    return Models(
-        _OnDevice(networks["localizer"], device), _OnDevice(networks["detector"], device), device, provenance
-    )
+    on_device = {name: _OnDevice(network, device) for name, network in networks.items()}
+    return Models(**on_device, device=device, provenance=provenance)
 
 
 def choose_device(device: str) -> str:
@@ -84,7 +90,8 @@ class _OnDevice:
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[Floats, Floats]:
         with torch.inference_mode():
-            first, second = self.network(torch.from_numpy(images)[:, None].to(self.device))
+            channels = images if isinstance(self.network, Refiner) else images[:, None]
+            first, second = self.network(torch.from_numpy(channels).to(self.device))
         return first.float().cpu().numpy(), second.float().cpu().numpy()
 
 

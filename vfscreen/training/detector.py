@@ -17,17 +17,18 @@ from vfscreen.detect import normalise
 from vfscreen.measure import genant_ratio, heights_mm
 from vfscreen.networks import anchors
 from vfscreen.networks.detector import Detector
-from vfscreen.networks.weights import save_weights
 from vfscreen.settings import StraightenSettings
 from vfscreen.simulation.painting import Field, SampleGrid, paint
 from vfscreen.simulation.person import Person, draw_person
 from vfscreen.simulation.scanner import acquire, draw_scanner, fine_planes
 from vfscreen.simulation.spine import FOR_TRAINING
 from vfscreen.straighten import sheet_points
-from vfscreen.training.loop import Batch, Plan, fit
+from vfscreen.training.loop import Batch, Plan
+from vfscreen.training.task import Task, run
 from vfscreen.volume import AIR_HU, Floats, sample_grid
 
 ROWS = 192
+STEPS = 6000
 PERSONS, SHEETS = 2, 4  # a batch: so many persons, each scanned so many times
 LAYERS_MM = np.arange(-4.5, 4.6, 1.5)  # the slab that is painted, from the curve to the left
 ROW_MM = 0.8  # of the painted slab, to posterior
@@ -39,13 +40,12 @@ POSITIVE_IOU = 0.5
 DOUBTFUL_IOU = 0.2  # anchors that meet a vertebra cut by the edge count neither way
 
 
-def train(out: Path, steps: int, seed: int, device: str = "auto", workers: int = 1) -> None:
-    """Train to `steps` and write `detector.pt` to `out`; called again it goes on."""
-    torch.manual_seed(seed)
-    network = fit(Detector(), make_batch, loss, Plan(out, steps, seed, device, workers))
-    save_weights(
-        network, out / "detector.pt", {"steps": steps, "seed": seed, "trained_on": "simulated sheets"}
-    )
+def train(
+    out: Path, steps: int, seed: int, device: str = "auto", workers: int = 1, start: Path | None = None
+) -> None:
+    """Train to `steps` and write `detector.pt` to `out`; called again it goes on. `start`: see `task`."""
+    task = Task("detector", Detector, make_batch, loss, "simulated sheets")
+    run(task, Plan(out, steps, seed, device, workers), start)
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,13 @@ class Targets:
 def make_batch(seed: int, step: int) -> Batch:
     """Normalised sheets (n, 1, rows, columns) and their targets: objectness, offsets, weights."""
     rng = np.random.default_rng([seed, 1, step])
-    images, targets = [], []
-    for _ in range(PERSONS):
-        for image, keypoints, ratios in draw_sheets(rng, SHEETS):
-            images.append(normalise(image))
-            targets.append(make_targets(keypoints, ratios, image.shape))
+    return batch_of([sheet for _ in range(PERSONS) for sheet in draw_sheets(rng, SHEETS)])
+
+
+def batch_of(sheets: list[tuple[Field, Floats, Floats]]) -> Batch:
+    """The tensors of some sheets, each its HU, keypoints and G as `draw_sheets` gives them."""
+    images = [normalise(image) for image, _, _ in sheets]
+    targets = [make_targets(keypoints, ratios, image.shape) for image, keypoints, ratios in sheets]
     stacked = [np.stack([getattr(t, name) for t in targets]) for name in ("objectness", "offsets", "weight")]
     return (torch.from_numpy(np.stack(images)[:, None]), *(torch.from_numpy(s) for s in stacked))
 
@@ -134,44 +136,58 @@ def _sheet(
     settings = StraightenSettings()
     slices, z = acquire(rng, fine, grid, draw_scanner(rng))
     astray_mm = rng.choice([-1, 1]) * rng.uniform(*BESIDE_MM) if rng.random() < ASTRAY else 0.0
-    curve = _jittered(rng, person, (float(z[0]), float(z[-1])), (beside_mm, astray_mm))
+    true = person.spine.curve().points_mm
+    curve = jittered(rng, true, (float(z[0]), float(z[-1])), (beside_mm, astray_mm))
     layers = [_sample(slices, z, grid, sheet_points(curve, settings, o)) for o in settings.sheet_offsets_mm]
+    image, rows = filled(layers)
+    visible = cut(rng, image, rows)
+    bodies = [b.keypoints_mm() for b in person.spine.bodies]
+    near = [k for k in bodies if z[0] - 15 < k[:, 2].mean() < z[-1] + 15 and reaches(k, curve, settings)]
+    if not near or beside_mm:
+        return image, np.empty((0, 6, 2)), np.empty(0)
+    return image, *on_sheet(np.stack(near), curve, visible)
+
+
+def filled(layers: list[Field]) -> tuple[Field, int]:
+    """The mean of parallel sheets in an image of `ROWS` rows, and how many of them it fills."""
     image = np.full((ROWS, layers[0].shape[1]), AIR_HU, np.float32)
     rows = min(ROWS, len(layers[0]))
     image[:rows] = np.mean(layers, 0)[:rows]
-    visible = _cut(rng, image, rows)
-    bodies = [b.keypoints_mm() for b in person.spine.bodies]
-    near = [k for k in bodies if z[0] - 15 < k[:, 2].mean() < z[-1] + 15 and _reaches(k, curve, settings)]
-    if not near or beside_mm:
-        return image, np.empty((0, 6, 2)), np.empty(0)
-    pixels = curve.to_straightened(np.stack(near))[..., :2] / settings.pixel_mm
-    pixels[..., 1] += (image.shape[1] - 1) / 2
+    return image, rows
+
+
+def on_sheet(
+    keypoints_mm: Floats, curve: SpineCurve, visible: tuple[Floats, Floats]
+) -> tuple[Floats, Floats]:
+    """Keypoints (n, 6, 2) in pixels of the curve's sheet and G (n,), NaN where the edge cuts a vertebra."""
+    settings = StraightenSettings()
+    pixels = curve.to_straightened(keypoints_mm)[..., :2] / settings.pixel_mm
+    pixels[..., 1] += (round(settings.width_mm / settings.pixel_mm) - 1) / 2
     whole = ((pixels > visible[0]) & (pixels < visible[1])).all((1, 2))
-    return image, pixels, np.where(whole, genant_ratio(heights_mm(np.stack(near))), np.nan)
+    return pixels, np.where(whole, genant_ratio(heights_mm(keypoints_mm)), np.nan)
 
 
-def _reaches(keypoints: Floats, curve: SpineCurve, settings: StraightenSettings) -> bool:
+def reaches(keypoints: Floats, curve: SpineCurve, settings: StraightenSettings) -> bool:
     """Whether a vertebra lies near enough to the curve to be seen on its sheet."""
     distances = np.linalg.norm(keypoints[:, None] - curve.points_mm[None], axis=-1).min(1)
     return bool(distances.max() < settings.width_mm / 2 + 5)
 
 
-def _jittered(
-    rng: np.random.Generator, person: Person, z_range: tuple[float, float], astray_mm: tuple[float, float]
+def jittered(
+    rng: np.random.Generator, true: Floats, z_range: tuple[float, float], astray_mm: tuple[float, float]
 ) -> SpineCurve:
-    """The true curve between two heights, displaced smoothly as a localizer would, or led astray."""
+    """The true curve (m, 3) between two heights, displaced smoothly as a localizer would, or led astray."""
     low, high = z_range
-    true = person.spine.curve().points_mm
     z = np.arange(high, low, -1.0)
     knots = np.linspace(high, low, 6)
     error = rng.normal(0, (0.8, 1.5), 2) + rng.normal(0, (0.8, 1.2), (6, 2))
     shift = make_interp_spline(knots[::-1], np.clip(error, (-2.5, -5), (2.5, 5))[::-1], k=3)(z)
-    x, y = (_extended(z, true[::-1, 2], true[::-1, a]) for a in (0, 1))
+    x, y = (extended(z, true[::-1, 2], true[::-1, a]) for a in (0, 1))
     smooth = gaussian_filter1d(np.column_stack([x, y]), 6.0, axis=0, mode="nearest")
     return SpineCurve.through(np.column_stack([smooth + shift + astray_mm, z]))
 
 
-def _extended(z: Floats, known: Floats, values: Floats) -> Floats:
+def extended(z: Floats, known: Floats, values: Floats) -> Floats:
     """Interpolation that goes on straight beyond the ends, as a localizer's curve does over the sacrum."""
     slope = np.gradient(values, known)
     low, high = np.minimum(z - known[0], 0), np.maximum(z - known[-1], 0)
@@ -187,7 +203,7 @@ def _sample(slices: Field, z: Floats, grid: SampleGrid, points: Floats) -> Field
     return sample_grid(slices, np.stack([k, j, i]))
 
 
-def _cut(rng: np.random.Generator, image: Field, rows: int) -> tuple[Floats, Floats]:
+def cut(rng: np.random.Generator, image: Field, rows: int) -> tuple[Floats, Floats]:
     """Sometimes the field of view ends within the sheet; returns the visible corners (row, column)."""
     low, high = np.array([0.0, 0.0]), np.array([rows - 1.0, image.shape[1] - 1.0])
     if rng.random() < 0.15:

@@ -6,35 +6,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vfscreen.localize import window
 from vfscreen.networks.localizer import Localizer
-from vfscreen.networks.weights import save_weights
 from vfscreen.settings import LocalizeSettings
 from vfscreen.simulation.painting import Field, SampleGrid, paint
 from vfscreen.simulation.person import Person, draw_person
 from vfscreen.simulation.spine import FOR_TRAINING
-from vfscreen.training.loop import Batch, Plan, fit
+from vfscreen.training.loop import Batch, Plan
+from vfscreen.training.task import Task, run
 from vfscreen.volume import AIR_HU, Floats
 
 VOXEL_MM = LocalizeSettings().voxel_mm
 BATCH = 2
+STEPS = 2500
 HALF_BODY_MM = 10.0  # a spine of which less than half is in the image counts as seen, at the edge
 SIDES = (64, 80, 96, 112)
 DEPTHS = (48, 64, 80)
 
 
-def train(out: Path, steps: int, seed: int, device: str = "auto", workers: int = 1) -> None:
-    """Train to `steps` and write `localizer.pt` to `out`; called again it goes on."""
-    torch.manual_seed(seed)
-    plan = Plan(out, steps, seed, device, workers)
-    network = fit(Localizer(), make_batch, loss, plan)
-    save_weights(
-        network, out / "localizer.pt", {"steps": steps, "seed": seed, "trained_on": "simulated torsos"}
-    )
+def train(
+    out: Path, steps: int, seed: int, device: str = "auto", workers: int = 1, start: Path | None = None
+) -> None:
+    """Train to `steps` and write `localizer.pt` to `out`; called again it goes on. `start`: see `task`."""
+    task = Task("localizer", Localizer, make_batch, loss, "simulated torsos")
+    run(task, Plan(out, steps, seed, device, workers), start)
 
 
 def make_batch(seed: int, step: int) -> Batch:
@@ -115,8 +115,14 @@ def _truth(person: Person, grid: SampleGrid) -> tuple[Field, Field]:
     first, last = person.spine.bodies[0].keypoints_mm(), person.spine.bodies[-1].keypoints_mm()
     x, y = (np.interp(grid.z_mm, curve[:, 2], curve[:, a]) for a in (0, 1))
     row, column = (y - grid.y_mm[0]) / VOXEL_MM, (x - grid.x_mm[0]) / VOXEL_MM
-    _, ny, nx = grid.shape
+    nearest, seen = centers_in(row, column, grid.shape)
+    spine = (grid.z_mm > last[:, 2].min()) & (grid.z_mm < first[:, 2].max())
+    return nearest, (seen & spine).astype(np.float32)
+
+
+def centers_in(row: Floats, column: Floats, shape: tuple[int, ...]) -> tuple[Field, NDArray[np.bool_]]:
+    """Centres (z, 2) in voxels, drawn to the edge of an image (z, y, x), and whether it shows them."""
+    _, ny, nx = shape
     nearest = np.stack([np.clip(row, 0, ny - 1), np.clip(column, 0, nx - 1)], -1)
     beyond = np.linalg.norm(nearest - np.stack([row, column], -1), axis=-1) * VOXEL_MM
-    spine = (grid.z_mm > last[:, 2].min()) & (grid.z_mm < first[:, 2].max())
-    return nearest.astype(np.float32), ((beyond < HALF_BODY_MM) & spine).astype(np.float32)
+    return nearest.astype(np.float32), beyond < HALF_BODY_MM

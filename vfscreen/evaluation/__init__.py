@@ -1,0 +1,1 @@
+"""Results against truth: matching, the paper's figures, intervals by patient."""

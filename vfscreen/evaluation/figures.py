@@ -1,0 +1,113 @@
+"""The paper's figures of a table of true vertebrae, with 95 % intervals by patient.
+
+The table has one row a true whole vertebra and scan: `patient`, `scan`, `true_ratio`,
+`true_anterior_mm` (and middle, posterior), `found`, and for those found `center_error_mm`,
+`anterior_mm` ..., `ratio`, `ratio_sd`, `anterior_sd_mm` ...; and one row without truth for each
+false detection (`is_false`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import mannwhitneyu, t
+
+from vfscreen.measure import FREEDOM, MILD, MODERATE
+from vfscreen.study import HEIGHTS
+
+REPEATS = 1000
+
+Figures = dict[str, float]
+
+
+def figures_of(table: pd.DataFrame) -> Figures:
+    """Every figure of some scans; NaN where they cannot give it."""
+    true = table[~table.is_false]
+    found = true[true.found]
+    deformed = found[found.true_ratio <= MODERATE]
+    errors = np.stack([found[f"{h}_mm"] - found[f"true_{h}_mm"] for h in HEIGHTS], -1)
+    by_patient = _smallest(found, true)
+    return {
+        "vertebrae": float(len(true)),
+        "recall": _share(true.found),
+        "recall, G <= 0.74": _share(true.found[true.true_ratio <= MODERATE]),
+        "precision": _share(~table.is_false[table.found | table.is_false]),
+        "localization error, mm": _mean(found.center_error_mm),
+        "localization error, G <= 0.74, mm": _mean(deformed.center_error_mm),
+        "height error, mm": _mean(np.abs(errors)),
+        "height bias, mm": _mean(errors),
+        "height error, G <= 0.74, mm": _mean(np.abs(errors[(found.true_ratio <= MODERATE).to_numpy()])),
+        "G error": _mean(np.abs(found.ratio - found.true_ratio)),
+        "G bias": _mean(found.ratio - found.true_ratio),
+        "G correlation": _correlation(found.true_ratio, found.ratio),
+        "AUC by vertebra, mild": roc_auc(-found.ratio, found.true_ratio <= MILD),
+        "AUC by vertebra, moderate": roc_auc(-found.ratio, found.true_ratio <= MODERATE),
+        "AUC by patient, mild": roc_auc(-by_patient.ratio, by_patient.true_ratio <= MILD),
+        "AUC by patient, moderate": roc_auc(-by_patient.ratio, by_patient.true_ratio <= MODERATE),
+        "sensitivity at 0.74": _share(found.ratio[found.true_ratio <= MODERATE] <= MODERATE),
+        "specificity at 0.74": _share(found.ratio[found.true_ratio > MODERATE] > MODERATE),
+        "patient sensitivity at 0.74": _share(
+            by_patient.ratio[by_patient.true_ratio <= MODERATE] <= MODERATE
+        ),
+        "patient specificity at 0.74": _share(by_patient.ratio[by_patient.true_ratio > MODERATE] > MODERATE),
+        "coverage of G": coverage(found.ratio - found.true_ratio, found.ratio_sd),
+        "coverage of heights": coverage(errors, found[[f"{h}_sd_mm" for h in HEIGHTS]].to_numpy()),
+    }
+
+
+def with_intervals(
+    table: pd.DataFrame, figures: Callable[[pd.DataFrame], Figures] = figures_of, repeats: int = REPEATS
+) -> pd.DataFrame:
+    """Each figure with its 2.5th and 97.5th percentile over draws of as many patients, with repetition."""
+    rng = np.random.default_rng(0)
+    rows = {patient: np.asarray(index) for patient, index in table.groupby("patient").indices.items()}
+    patients = np.array(list(rows))
+    draws = []
+    for _ in range(repeats):
+        chosen = rng.choice(patients, len(patients))
+        parts = [table.iloc[rows[patient]].assign(patient=i) for i, patient in enumerate(chosen)]
+        draws.append(figures(pd.concat(parts)))
+    low, high = pd.DataFrame(draws).quantile([0.025, 0.975]).to_numpy()
+    value = figures(table)
+    return pd.DataFrame({"value": value, "low": low, "high": high}, index=list(value))
+
+
+def roc_auc(scores: ArrayLike, positive: ArrayLike) -> float:
+    """Probability that a positive scores higher than a negative (Mann and Whitney); NaN without both."""
+    values, is_positive = np.asarray(scores, float), np.asarray(positive, bool)
+    n = is_positive.sum() * (~is_positive).sum()
+    if not n:
+        return float("nan")
+    test = mannwhitneyu(values[is_positive], values[~is_positive], method="asymptotic")
+    return float(test.statistic / n)
+
+
+def coverage(errors: ArrayLike, sd: ArrayLike, of: float = 0.9) -> float:
+    """Share of errors within the interval of this probability (Student's t); NaN without SDs."""
+    error, spread = np.asarray(errors, float), np.asarray(sd, float)
+    if not error.size or np.isnan(spread).all():
+        return float("nan")
+    reach = t.ppf(0.5 + of / 2, FREEDOM) * spread * np.sqrt((FREEDOM - 2) / FREEDOM)
+    return float((np.abs(error) <= reach).mean())
+
+
+def _smallest(found: pd.DataFrame, true: pd.DataFrame) -> pd.DataFrame:
+    """The smallest G of each patient's scan, measured and true; where nothing was found there is none."""
+    keys = ["patient", "scan"]
+    measured, truth = found.groupby(keys).ratio.min(), true.groupby(keys).true_ratio.min()
+    return pd.concat([measured, truth], axis=1, join="inner")
+
+
+def _mean(values: ArrayLike) -> float:
+    return float(np.asarray(values, float).mean()) if np.size(values) else float("nan")
+
+
+def _share(values: pd.Series) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _correlation(a: pd.Series, b: pd.Series) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() and b.std() else float("nan")
