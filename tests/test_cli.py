@@ -128,7 +128,7 @@ def test_one_command_trains_all_three_goes_on_and_its_weights_load(
     from vfscreen.training import refiner
 
     monkeypatch.setattr(refiner, "Validation", lambda seed: None)  # its persons take a minute
-    command = ("train", "--out", tmp_path, "--device", "cpu", "--workers", 1, "--seed", 3)
+    command = ("train", "--out", tmp_path, "--device", "cpu", "--workers", 1, "--seed", 3, "--patients", 0)
     assert exit_code(monkeypatch, *command, "--steps", 1) == 0
     assert exit_code(monkeypatch, *command, "--steps", 2) == 0
     made = weights.load_models(tmp_path / "weights", "cpu").provenance

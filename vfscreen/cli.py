@@ -197,6 +197,14 @@ def train(
             metavar="FOLDER|shipped", help="Weights to fine-tune, instead of none.", rich_help_panel="Method"
         ),
     ] = None,
+    patients: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Simulated patients on whom the intervals are calibrated, when all are trained.",
+            rich_help_panel="Method",
+        ),
+    ] = 60,
     seed: Seed = 0,
     device: DeviceOption = Device.auto,
     workers: Workers = None,
@@ -208,7 +216,8 @@ def train(
     if (dicom is None) != (annotation is None) or (fold is not None and dicom is None):
         raise InputError("--dicom and --annotation go together, and --fold goes with them")
     networks = list(runs.NETWORKS) if network is Network.all else [network.value]
-    options = runs.Options(seed, steps, device.value, workers or usable_cpus(), runs.start_folder(start))
+    first = runs.start_folder(start)
+    options = runs.Options(seed, steps, device.value, workers or usable_cpus(), first, patients)
     if dicom and annotation:
         runs.train_annotated(networks, out, runs.Source(dicom, annotation, fold), options)
     else:

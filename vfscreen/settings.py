@@ -26,7 +26,7 @@ class LocalizeSettings:
     smoothing_mm: float = 12.0  # length over which the curve is smoothed: half a vertebra
     max_leap_mm: float = 9.0  # of the centre between neighbouring slices: a spine has no such step
     min_length_mm: float = 50.0
-    beyond_mm: float = 12.0  # that the curve goes on straight at its ends, for the tilted vertebrae there
+    beyond_mm: float = 18.0  # that the curve goes on straight at its ends, for the tilted vertebrae there
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class QualitySettings:
     min_vertebrae: int = 3  # fewer are too little to call a patient unfractured
     min_column_inside: float = 0.5  # share of the vertebral bodies' column that the image must show
     max_step: float = 1.7  # between neighbouring vertebrae, in medians of their distances
-    max_end_mm: float = 70.0  # of the spine above or below the measured vertebrae
+    max_end_mm: float = 76.0  # of the spine above or below the measured vertebrae
     max_slice_spacing_mm: float = 3.5  # beyond it heights are coarse
     max_move_mm: float = 8.0  # of a vertebra's middle by the second look: it saw another one
     min_apart_mm: float = 6.0  # of the middles of two vertebrae after the second look

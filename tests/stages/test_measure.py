@@ -5,8 +5,17 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vfscreen.curve import SpineCurve
-from vfscreen.measure import genant_ratio, grade, heights_mm, measure, shape
-from vfscreen.study import Detection
+from vfscreen.measure import (
+    genant_ratio,
+    grade,
+    heights_mm,
+    measure,
+    measure_refined,
+    probability_at_most,
+    ratio_interval,
+    shape,
+)
+from vfscreen.study import Detection, Refined
 
 STRAIGHT = SpineCurve.through(np.linspace([4.0, 20.0, 300.0], [4.0, 20.0, 0.0], 301))
 
@@ -136,3 +145,40 @@ def test_keypoints_that_are_not_finite_are_refused():
     points[2, 0] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         measure([Detection(points, 1.0)], STRAIGHT)
+
+
+def refined(points, sd=0.03):
+    return Refined(in_patient(points), np.array([0.4, 0.5, 0.6]), sd)
+
+
+def test_the_second_look_is_measured_in_the_patient_and_keeps_its_spread():
+    (vertebra,) = measure_refined([refined(keypoints(12, 16, 20))], [0.7], 0.08)
+    assert vertebra.heights_mm == pytest.approx([12, 16, 20])
+    assert vertebra.genant_ratio == pytest.approx(0.6)
+    assert (vertebra.genant_ratio_sd, vertebra.score, vertebra.doubts) == (0.03, 0.7, ())
+
+
+def test_a_second_look_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        measure_refined([refined(keypoints(np.nan, 16, 20))], [0.7], 0.08)
+
+
+@given(st.floats(0.3, 1), st.floats(0.001, 0.2))
+def test_intervals_hold_the_ratio_and_stay_between_nothing_and_one(ratio, sd):
+    low, high = ratio_interval(ratio, sd)
+    assert 0 <= low <= ratio <= high <= 1
+    wider = ratio_interval(ratio, sd, coverage=0.99)
+    assert wider[0] <= low
+    assert wider[1] >= high
+
+
+@given(st.floats(0.3, 1), st.floats(0.001, 0.2))
+def test_a_probability_is_a_half_at_the_threshold_and_falls_with_the_ratio(ratio, sd):
+    assert probability_at_most(ratio, ratio, sd) == pytest.approx(0.5)
+    assert probability_at_most(0.74, ratio, sd) >= probability_at_most(0.74, ratio + 0.05, sd)
+
+
+def test_the_ends_of_the_interval_leave_a_twentieth_each():
+    low, high = ratio_interval(0.7, 0.03)
+    assert probability_at_most(low, 0.7, 0.03) == pytest.approx(0.05)
+    assert probability_at_most(high, 0.7, 0.03) == pytest.approx(0.95)

@@ -132,3 +132,19 @@ def test_ras_and_lps_differ_by_the_signs_of_x_and_y():
     point = np.array([1.0, 2.0, 3.0, 1.0])
     np.testing.assert_allclose(lps_from_ras(ras) @ point, (ras @ point) * [-1, -1, 1, 1])
     np.testing.assert_allclose(lps_from_ras(lps_from_ras(ras)), ras)
+
+
+@given(ANGLES, SPACINGS, SHIFTS)
+def test_the_part_around_points_has_the_same_hu_at_the_same_places(angles, spacing, shift):
+    volume = numbered(geometry(angles, spacing, shift, (9, 10, 11)), (9, 10, 11))
+    middle = volume.geometry.to_patient(np.array([[4.0, 5.0, 5.0]]))
+    part = volume.around(middle, np.array([0.9, 1.1, 1.0]))
+    assert np.prod(part.hu.shape) <= volume.hu.size
+    points = middle + np.random.default_rng(0).uniform(-0.8, 0.8, (20, 3))
+    np.testing.assert_allclose(part.sample(points), volume.sample(points), rtol=1e-4, atol=0.02)
+
+
+def test_the_part_around_points_outside_is_a_voxel_at_the_edge():
+    part = numbered(geometry()).around(np.array([[500.0, 0, 0]]), np.ones(3))
+    assert part.hu.size >= 1
+    assert part.hu.shape[2] == 1

@@ -41,7 +41,8 @@ class Localizer(nn.Module):
         for block, skip in zip(self.up, skips[-2::-1], strict=True):
             grown = functional.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
             x = block(torch.cat([grown, skip], 1))
-        return soft_argmax(self.map(x)[:, 0]) * STRIDE, self.presence(x.amax((3, 4)).transpose(1, 2))[..., 0]
+        maps = self.map(x)[:, 0].float()  # in half precision a centre would be some millimetres coarse
+        return soft_argmax(maps) * STRIDE, self.presence(x.amax((3, 4)).transpose(1, 2))[..., 0]
 
 
 def soft_argmax(maps: Tensor) -> Tensor:

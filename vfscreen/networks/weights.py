@@ -52,7 +52,9 @@ def load_models(folder: str | Path | None = None, device: str = "auto") -> Model
         "detector": Detector(),
         "refiner": Refiner(),
     }
-    provenance = {name: _load(Path(folder) / f"{name}.pt", network) for name, network in networks.items()}
+    provenance = {
+        name: load_weights(Path(folder) / f"{name}.pt", network) for name, network in networks.items()
+    }
     for network in networks.values():
         network.to(device).eval()
     on_device = {name: _OnDevice(network, device) for name, network in networks.items()}
@@ -95,7 +97,11 @@ class _OnDevice:
         return first.float().cpu().numpy(), second.float().cpu().numpy()
 
 
-def _load(path: Path, network: nn.Module) -> dict[str, Any]:
+def load_weights(path: Path, network: nn.Module) -> dict[str, Any]:
+    """Put stored weights into a network; returns how they were made, with their SHA-256.
+
+    Raises WeightsError where the file is missing, altered, or belongs to another network.
+    """
     if not path.exists():
         raise WeightsError(f"no weights at {path}")
     digest = _sha256(path)

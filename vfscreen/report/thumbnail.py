@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vfscreen.measure import grade, heights_mm
+from vfscreen.measure import grade, heights_mm, ratio_interval
 from vfscreen.study import Detection, Doubt, Vertebra, cranial_first
 from vfscreen.volume import Floats
 
@@ -50,9 +50,9 @@ def thumbnail(
 
     `sheet_hu` is (rows, columns): along the curve to caudal from s = 0 in row 0, to posterior with
     p = 0 in the middle column; square pixels of `pixel_mm`. `vertebrae` are those that `measure`
-    makes of `detections`. Every vertebra shows its keypoints, number and G; one that is not normal
-    or has G <= `threshold` also its three heights, in mm of the patient. The caption names the
-    `doubts`. Raises ValueError where detections and vertebrae differ in number.
+    makes of `detections`. Every vertebra shows its keypoints, number, G and doubts; one that is not
+    normal or has G <= `threshold` also its three heights, in mm of the patient, and the interval of G.
+    The caption names the `doubts`. Raises ValueError where detections and vertebrae differ in number.
     """
     sheet = _Sheet(sheet_hu, pixel_mm)
     found = list(zip(cranial_first(detections), vertebrae, strict=True))
@@ -154,12 +154,18 @@ def _label(number: int, vertebra: Vertebra, threshold: float) -> list[Line]:
     color = _COLORS[vertebra.grade]
     ratio = f"{number}   G {vertebra.genant_ratio:.3f}"
     if not _is_marked(vertebra, threshold):
-        return [(ratio, _SMALL, color)]
+        return [(f"{ratio}  {' '.join(vertebra.doubts)}".rstrip(), _SMALL, color)]
     anterior, middle, posterior = vertebra.heights_mm
-    return [
+    lines: list[Line] = [
         (f"{ratio}  {vertebra.grade}", _PLAIN, color),
         (f"a {anterior:.1f}  m {middle:.1f}  p {posterior:.1f}  mm", _SMALL, _TEXT),
     ]
+    if vertebra.genant_ratio_sd is not None:
+        low, high = ratio_interval(vertebra.genant_ratio, vertebra.genant_ratio_sd)
+        lines.append((f"90 %: G {low:.2f} to {high:.2f}", _SMALL, _TEXT))
+    if vertebra.doubts:
+        lines.append((", ".join(vertebra.doubts), _SMALL, color))
+    return lines
 
 
 def _line_height(line: Line) -> int:

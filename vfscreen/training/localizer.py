@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,6 +17,7 @@ from vfscreen.networks.localizer import Localizer
 from vfscreen.settings import LocalizeSettings
 from vfscreen.simulation.painting import Field, SampleGrid, paint
 from vfscreen.simulation.person import Person, draw_person
+from vfscreen.simulation.scanner import draw_scanner, finish
 from vfscreen.simulation.spine import FOR_TRAINING
 from vfscreen.training.loop import Batch, Plan
 from vfscreen.training.task import Task, run
@@ -62,8 +64,10 @@ def draw_sample(rng: np.random.Generator, size: tuple[int, int, int]) -> tuple[F
     """One torso, whole or cropped anywhere, at 3 mm: image (z, y, x), centres (z, 2), presence (z)."""
     person = draw_person(rng, FOR_TRAINING)
     grid = _draw_grid(rng, person, size)
-    hu = _scan(rng, paint(person.structures, grid))
+    hu = _scan(rng, paint(person.structures, grid), grid)
+    shown = _cut(rng, hu)
     centers, present = _truth(person, grid)
+    present *= _is_near(shown, centers)
     if rng.random() < 0.5:  # the heart on the right
         hu, centers[:, 1] = hu[:, :, ::-1], size[2] - 1 - centers[:, 1]
     return window(np.ascontiguousarray(hu)), centers, present
@@ -87,27 +91,38 @@ def _draw_grid(rng: np.random.Generator, person: Person, size: tuple[int, int, i
     return SampleGrid(*axes)
 
 
-def _scan(rng: np.random.Generator, hu: Field) -> Field:
-    """What slices, kernels, noise and reconstruction circles leave at 3 mm."""
-    hu = gaussian_filter(hu, (rng.uniform(0, 0.9), *[rng.uniform(0.0, 0.45)] * 2))
-    noise = gaussian_filter(rng.standard_normal(hu.shape, np.float32), (0, *[rng.uniform(0, 0.6)] * 2))
-    hu += noise / noise.std() * np.float32(np.exp(rng.uniform(np.log(2), np.log(50))))
-    if rng.random() < 0.3:
-        rows = gaussian_filter1d(rng.standard_normal(hu.shape[:2], np.float32), 1, axis=1)
-        hu += rows[:, :, None] * rng.uniform(5, 50) * rng.random((len(hu), 1, 1))
-    if rng.random() < 0.2:
-        _cut_circle(rng, hu)
-    if rng.random() < 0.3:  # padding of the grid, as `localizer_input` adds it
-        hu[:, hu.shape[1] - rng.integers(1, 15) :] = AIR_HU
-        hu[:, :, hu.shape[2] - rng.integers(1, 15) :] = AIR_HU
-    return np.clip(hu, -1024, 3071)
+def _scan(rng: np.random.Generator, hu: Field, grid: SampleGrid) -> Field:
+    """What slices, kernels, noise, artefacts and reconstruction circles leave at 3 mm."""
+    scanner = replace(
+        draw_scanner(rng),
+        blur_mm=rng.uniform(0, 1.35),
+        noise_hu=float(np.exp(rng.uniform(np.log(2), np.log(50)))),
+        noise_grain_mm=rng.uniform(0, 1.8),
+    )
+    return finish(rng, gaussian_filter(hu, (rng.uniform(0, 0.9), 0, 0)), grid, scanner)
 
 
-def _cut_circle(rng: np.random.Generator, hu: Field) -> None:
+def _cut(rng: np.random.Generator, hu: Field) -> NDArray[np.bool_]:
+    """Circles of reconstruction, and padding as `localizer_input` adds it; returns what (y, x) is left."""
     _, ny, nx = hu.shape
-    y, x = np.ogrid[:ny, :nx]
-    outside = ((y - ny / 2) / ny) ** 2 + ((x - nx / 2) / nx) ** 2 > rng.uniform(0.25, 0.3)
-    hu[:, outside] = -1024
+    shown = np.ones((ny, nx), bool)
+    if rng.random() < 0.2:
+        y, x = np.ogrid[:ny, :nx]
+        shown = ((y - ny / 2) / ny) ** 2 + ((x - nx / 2) / nx) ** 2 <= rng.uniform(0.25, 0.3)
+        hu[:, ~shown] = -1024
+    if rng.random() < 0.3:
+        padding = np.zeros((ny, nx), bool)
+        padding[ny - rng.integers(1, 15) :] = padding[:, nx - rng.integers(1, 15) :] = True
+        hu[:, padding] = AIR_HU
+        shown = shown & ~padding
+    return shown
+
+
+def _is_near(shown: NDArray[np.bool_], centers: Field) -> NDArray[np.bool_]:
+    """Whether each centre (n, 2) lies in what is shown, or so near that the spine counts as halved."""
+    distance = distance_transform_edt(~shown) * VOXEL_MM
+    rows, columns = np.rint(centers).astype(int).T
+    return np.asarray(distance[rows, columns] < HALF_BODY_MM)
 
 
 def _truth(person: Person, grid: SampleGrid) -> tuple[Field, Field]:

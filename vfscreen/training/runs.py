@@ -14,6 +14,7 @@ from vfscreen.errors import InputError, WeightsError
 from vfscreen.networks.weights import CHECKSUMS
 from vfscreen.training import annotated, detector, localizer, refiner, task
 from vfscreen.training.annotation import FOLDS, deal_folds
+from vfscreen.training.calibration import PATIENTS, calibrate
 from vfscreen.training.loop import Plan
 from vfscreen.training.studies import load_studies
 
@@ -32,15 +33,21 @@ class Options:
     device: str = "auto"
     workers: int = 1
     start: Path | None = None
+    patients: int = PATIENTS  # simulated to calibrate the refiner's spreads; 0 leaves them as they are
 
 
 def train_simulated(networks: Sequence[str], out: Path, options: Options) -> None:
-    """Train on simulated CT into `out/NETWORK`, and put all weights together in `out/weights`."""
+    """Train on simulated CT into `out/NETWORK`, and put all weights together in `out/weights`.
+
+    Where all three are trained, the refiner's spreads are calibrated on the whole chain.
+    """
     check_start(networks, options.start)
     for name in networks:
         plan = plan_of(name, out, options)
         NETWORKS[name].train(out / name, plan.steps, plan.seed, plan.device, plan.workers, options.start)
-    collect(out)
+    weights = collect(out)
+    if set(networks) == set(NETWORKS) and options.patients:
+        calibrate(weights, options.seed, options.patients, options.workers)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def check_start(networks: Sequence[str], start: Path | None) -> None:
         raise WeightsError(f"there are no weights of {' and '.join(missing)} to start from in {start}")
 
 
-def collect(out: Path) -> None:
+def collect(out: Path) -> Path:
     """Copy the weights of all networks trained below `out` into one folder with one SHA256SUMS."""
     weights = out / "weights"
     weights.mkdir(parents=True, exist_ok=True)
@@ -101,6 +108,7 @@ def collect(out: Path) -> None:
             shutil.copyfile(path, weights / path.name)
             lines.append((path.parent / CHECKSUMS).read_text())
     (weights / CHECKSUMS).write_text("".join(lines))
+    return weights
 
 
 def _keep(folds: Sequence[Sequence[str]], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vfscreen.errors import WeightsError
-from vfscreen.networks.weights import save_weights
+from vfscreen.networks.weights import load_weights, save_weights
 from vfscreen.training.loop import Batch, Loss, Plan, Validate, fit
 
 FINE_TUNING_RATE = 5e-4  # a quarter of the peak from nothing: what was learned is not to be lost
@@ -39,7 +37,7 @@ def run(task: Task, plan: Plan, start: Path | None = None) -> None:
     network = task.network()
     made = {"steps": plan.steps, "seed": plan.seed, "trained_on": task.trained_on}
     if start is not None:
-        made["fine_tuned_from"] = _load(network, weights_path(start, task.name))
+        made["fine_tuned_from"] = load_weights(weights_path(start, task.name), network)["sha256"]
         plan = replace(plan, peak_rate=FINE_TUNING_RATE)
     network = fit(network, task.make, task.loss, plan, task.validate)
     save_weights(network, weights_path(plan.out, task.name), made)
@@ -48,15 +46,3 @@ def run(task: Task, plan: Plan, start: Path | None = None) -> None:
 def weights_path(folder: Path, name: str) -> Path:
     """Where a folder keeps the weights of a network."""
     return folder / f"{name}.pt"
-
-
-def _load(network: nn.Module, path: Path) -> str:
-    """Put stored weights into a network; returns the file's SHA-256."""
-    if not path.exists():
-        raise WeightsError(f"there are no weights to start from at {path}")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        network.load_state_dict(content["weights"])
-    except (KeyError, RuntimeError) as error:
-        raise WeightsError(f"{path} belongs to another network: {error}") from error
-    return hashlib.sha256(path.read_bytes()).hexdigest()
