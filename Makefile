@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 BENCH ?= /tmp/vfscreen-bench
 
-.PHONY: test slow lint types docs bench sample ci
+.PHONY: test slow lint types docs bench sample pictures ci
 
 test:  ## the test suite
 	$(PYTHON) -m pytest
@@ -22,13 +22,16 @@ docs:  ## pages that are made from the code
 	$(PYTHON) -c "from vfscreen.results import data_dictionary as d; print(d(), end='')" > docs/data-dictionary.md
 
 bench:  ## accuracy, seconds, memory; an hour
-	$(PYTHON) benchmarks/held_out.py --out held_out.json
+	$(PYTHON) benchmarks/held_out.py --out held_out
 	$(PYTHON) benchmarks/chest_archive.py --out $(BENCH) --studies 210
 	$(PYTHON) benchmarks/bench_stages.py $(BENCH)/chest
 	$(PYTHON) benchmarks/bench_night.py $(BENCH)/manifest.csv --out night.json
 
 sample:  ## sample_data/ anew
 	$(dir $(PYTHON))vfscreen simulate --sample --out sample_data
+
+pictures:  ## of the simulation; BESIDE=FOLDER outside the repository shows real CT beside them
+	$(PYTHON) docs/simulation_pictures.py $(if $(BESIDE),--beside-real $(BESIDE))
 
 ci:  ## from a clean clone
 	.ci/run

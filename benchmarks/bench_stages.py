@@ -26,7 +26,7 @@ from vfscreen.networks.weights import Models
 from vfscreen.report.thumbnail import thumbnail
 from vfscreen.screening import finish
 from vfscreen.settings import Settings
-from vfscreen.straighten import straighten
+from vfscreen.straighten import straightened
 from vfscreen.study import StudyHeader
 
 
@@ -71,12 +71,13 @@ def one_pass(study: Path, models: Models, watch: Stopwatch) -> None:
     if not isinstance(curve, SpineCurve):
         raise curve
     with watch.stage("straighten"):
-        sheet = straighten(volume, curve, settings.straighten)
+        along = straightened(volume, curve, settings.straighten)
     with watch.stage("detect"):
-        detections = detect([sheet], models.detector, settings.detect)[0]
-    with watch.stage("measure"):
-        result, kept = finish(StudyHeader(), sheet, detections, settings)
+        detections = detect([along.sheet], models.detector, settings.detect)[0]
+    with watch.stage("look again and measure"):
+        result, kept = finish(StudyHeader(), along, detections, models, settings)
     with watch.stage("picture"):
+        sheet = along.sheet
         thumbnail(sheet.image, sheet.pixel_mm, kept, result.vertebrae, settings.measure.threshold)
 
 

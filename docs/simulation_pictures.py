@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vfscreen.readers import read_volume
-from vfscreen.settings import ReadSettings
+from vfscreen.refine import Upright, crop_points, to_pixels
+from vfscreen.settings import ReadSettings, RefineSettings
 from vfscreen.simulation.cohort import Field, simulate_study
 from vfscreen.simulation.person import draw_person
 from vfscreen.simulation.scanner import Scanner
+from vfscreen.training.refiner import draw_crops
 from vfscreen.volume import Floats, Volume
 
 HERE = Path(__file__).parent
@@ -43,7 +45,8 @@ def main(
         Path | None, typer.Option(help="Folder outside the repository, for pictures that show real CT too.")
     ] = None,
 ) -> None:
-    """Write `simulation_axial.png`, `simulation_sagittal.png` and `simulation_coronal.png`."""
+    """Write `simulation_axial.png`, `_sagittal`, `_coronal`, and `_crops`, seen by the second look."""
+    Image.fromarray(_training_crops(seed)).save(out / "simulation_crops.png", optimize=True)
     simulated = [_simulated(seed, i) for i in range(patients)]
     _write(out, "simulation", simulated, pixel_mm)
     if beside_real:
@@ -51,6 +54,7 @@ def main(
             raise typer.BadParameter("no image of a real patient goes into the repository")
         _write(beside_real, "simulated", simulated, pixel_mm)
         _write(beside_real, "real", [_real(name) for name in REAL_STUDIES], pixel_mm)
+        Image.fromarray(_real_crops()).save(beside_real / "real_crops.png")
 
 
 def _simulated(seed: int, index: int) -> tuple[Volume, Floats]:
@@ -116,6 +120,33 @@ def _coronal(volume: Volume, axis: Floats, pixel_mm: float) -> Picture:
     across = np.arange(-WIDE_MM / 2, WIDE_MM / 2, pixel_mm)
     points = np.stack(np.broadcast_arrays(x0[:, None] + across, y0[:, None] + 8, z[:, None]), -1)
     return _padded(_grey(volume.sample(points), SOFT_HU), pixel_mm)
+
+
+def _training_crops(seed: int, persons: int = 6) -> Picture:
+    """A row of middle sheets for each person, with the true keypoints."""
+    drawn = [draw_crops(np.random.default_rng([seed, i]), 1) for i in range(persons)]
+    return np.vstack([np.hstack([_crop(c.hu[2], c.keypoints) for c in crops]) for crops in drawn])
+
+
+def _real_crops() -> Picture:
+    """The vertebrae read by eye, upright as the second look sees them, with the readings."""
+    rows = []
+    for name in ("thoracic_angio", "lung_crop_1"):
+        volume, _ = _real(name)
+        for vertebra in json.loads((REAL / "reference.json").read_text())["cases"][name]["vertebrae"]:
+            ends = np.stack([vertebra["superior"], vertebra["inferior"]], 1).reshape(6, 3).astype(float)
+            frame = Upright.of(ends)
+            crop = volume.sample(crop_points(frame, RefineSettings()))[2]
+            rows.append(_crop(crop, to_pixels(frame.to_own(ends), RefineSettings())))
+    return np.vstack([np.hstack(rows[i : i + 8]) for i in (0, 8)])
+
+
+def _crop(hu: NDArray[np.float32], keypoints: Floats) -> Picture:
+    image = Image.fromarray(_grey(hu, (-200.0, 700.0)))
+    draw = ImageDraw.Draw(image)
+    for row, column in keypoints:
+        draw.point((round(column), round(row)), fill=255)
+    return np.asarray(image)
 
 
 def _padded(picture: Picture, pixel_mm: float, height_mm: float = 460.0) -> Picture:

@@ -53,18 +53,19 @@ def measure_studies(
     """
     detections = detect([study.sheet for _, study in studies], models.detector, settings.detect)
     return [
-        _finish(header, study, found, models, settings)
+        finish(header, study, found, models, settings)
         for (header, study), found in zip(studies, detections, strict=True)
     ]
 
 
-def _finish(
+def finish(
     header: StudyHeader,
     study: Straightened,
     detections: Sequence[Detection],
     models: Models,
     settings: Settings,
 ) -> Measured:
+    """The second look at the detections of one study, its measurements and its doubts."""
     sheet = study.sheet
     kept = tuple(cranial_first(quality.trusted(sheet, detections, settings.quality)))
     if settings.refine.enabled:

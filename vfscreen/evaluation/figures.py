@@ -63,15 +63,15 @@ def with_intervals(
 ) -> pd.DataFrame:
     """Each figure with its 2.5th and 97.5th percentile over draws of as many patients, with repetition."""
     rng = np.random.default_rng(0)
-    rows = {patient: np.asarray(index) for patient, index in table.groupby("patient").indices.items()}
-    patients = np.array(list(rows))
+    numbers = table.assign(scan=pd.factorize(table.scan)[0]).select_dtypes(["number", "bool"])
+    rows = list(table.groupby("patient").indices.values())
     draws = []
     for _ in range(repeats):
-        chosen = rng.choice(patients, len(patients))
-        parts = [table.iloc[rows[patient]].assign(patient=i) for i, patient in enumerate(chosen)]
-        draws.append(figures(pd.concat(parts)))
+        chosen = [rows[i] for i in rng.integers(0, len(rows), len(rows))]
+        again = np.repeat(np.arange(len(chosen)), [len(each) for each in chosen])  # each draw is one patient
+        draws.append(figures(numbers.iloc[np.concatenate(chosen)].assign(patient=again)))
     low, high = pd.DataFrame(draws).quantile([0.025, 0.975]).to_numpy()
-    value = figures(table)
+    value = figures(numbers)
     return pd.DataFrame({"value": value, "low": low, "high": high}, index=list(value))
 
 
