@@ -90,14 +90,18 @@ def agreeing(
 
 
 def second_look_doubts(vertebrae: Sequence[Vertebra], left_out: int) -> tuple[Doubt, ...]:
-    """What the second look doubts: vertebrae that it does not confirm, or cannot measure well."""
+    """What the second look doubts: vertebrae that it does not confirm, or cannot measure well.
+
+    All of it makes a study `partial`, since any such vertebra may be a fracture.
+    """
     found = []
     if left_out:
-        found.append(Doubt("second_look_disagrees", f"{left_out} detections were not confirmed and left out"))
+        why = f"{left_out} detections were not confirmed and left out"
+        found.append(Doubt("second_look_disagrees", why, partial=True))
     for name, why in VERTEBRA_DOUBTS.items():
         n = sum(name in v.doubts for v in vertebrae)
         if n:
-            found.append(Doubt(name, f"{n} of {len(vertebrae)} vertebrae: {why}"))
+            found.append(Doubt(name, f"{n} of {len(vertebrae)} vertebrae: {why}", partial=True))
     return tuple(found)
 
 

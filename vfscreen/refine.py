@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vfscreen.curve import SpineCurve
+from vfscreen.measure import FREEDOM
 from vfscreen.settings import RefineSettings
 from vfscreen.study import Detection, Refined
 from vfscreen.volume import Floats, Volume
 
-SPREAD_TO_SD = np.sqrt(5 / 3)  # the spread is the scale of Student's t with five degrees of freedom
+SPREAD_TO_SD = np.sqrt(FREEDOM / (FREEDOM - 2))  # the spread is the scale of Student's t
 
 
 class RefinerNetwork(Protocol):
@@ -59,6 +60,13 @@ class Upright:
         return (np.asarray(points_mm) - self.center_mm) @ self.axes.T
 
 
+def is_upright(keypoints_mm: Floats) -> bool:
+    """Whether keypoints (6, 3) are far enough apart, front from back and top from bottom, for a frame."""
+    depth = np.linalg.norm(keypoints_mm[4:].mean(0) - keypoints_mm[:2].mean(0))
+    height = np.linalg.norm(keypoints_mm[1::2].mean(0) - keypoints_mm[0::2].mean(0))
+    return bool(np.isfinite(keypoints_mm).all() and min(depth, height) > 1)
+
+
 def crop_points(frame: Upright, settings: RefineSettings) -> Floats:
     """LPS mm of the crop's pixels, (sheets, rows, columns, 3): rows to caudal, columns to posterior."""
     at = (np.arange(settings.size) - (settings.size - 1) / 2) * settings.pixel_mm
@@ -98,7 +106,10 @@ def refine(
         return ()
     frames = [Upright.of(curve.to_patient(_on_sheet(d.keypoints))) for d in detections]
     found, _, _ = _look(column, frames, network, settings)
-    upright = [Upright.of(points) for points in found]
+    upright = [
+        Upright.of(points) if is_upright(points) else frame
+        for points, frame in zip(found, frames, strict=True)
+    ]
     looks = [_look(column, [f.moved(by) for f in upright], network, settings) for by in settings.looks_mm]
     keypoints, spreads = (np.mean([look[i] for look in looks], axis=0) for i in (0, 1))
     with_metal = np.any([look[2] for look in looks], axis=0)

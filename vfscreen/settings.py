@@ -57,7 +57,7 @@ class RefineSettings:
     size: int = 96  # rows and columns of a crop: 58 mm
     sheet_offsets_mm: tuple[float, ...] = (-6.0, -3.0, 0.0, 3.0, 6.0)  # to the left
     looks_mm: tuple[tuple[float, float, float], ...] = ((0.15, 0.15, 0), (-0.45, 0.45, 1), (0.45, -0.45, -1))
-    metal_hu: float = 2500.0  # in the middle of a crop: a screw or cement
+    metal_hu: float = 2000.0  # in the middle of a crop: a screw or dense cement
 
 
 @dataclass(frozen=True)

@@ -141,3 +141,44 @@ def test_protocols_drawn_are_those_of_real_scanners():
     assert thickness.max() <= 5.8
     assert all(0.5 <= s.slice_spacing_mm <= s.slice_thickness_mm + 0.11 for s in drawn)
     assert all(4 <= s.noise_hu <= 90 for s in drawn)
+
+
+def artefact(**changes):
+    """What one artefact adds to an empty, noiseless image, (z, y, x) HU, and its grid."""
+    place = SampleGrid(np.arange(60, 160, 5.0), PIXELS, PIXELS)
+    hu = np.zeros(place.shape, np.float32)
+    return finish(np.random.default_rng(0), hu, place, replace(QUIET, **changes)), place
+
+
+def test_streaks_between_the_shoulders_run_from_left_to_right_and_only_there():
+    image, place = artefact(shoulders_hu=80.0)
+    assert np.ptp(image, axis=2).max() == 0
+    assert 20 < image[place.z_mm > 140].std() < 80
+    assert image[place.z_mm < 75].std() < 8
+
+
+def test_beam_hardening_drifts_slowly_over_the_slice_and_is_the_same_in_all():
+    image, _ = artefact(cupping_hu=50.0)
+    assert np.abs(image).max() <= 50
+    assert np.ptp(image, axis=0).max() == 0
+    assert np.abs(np.diff(image, axis=1)).max() < 5
+
+
+def test_metal_throws_streaks_in_its_own_slices_only():
+    place = SampleGrid(np.arange(0, 20, 2.0), PIXELS, PIXELS)
+    hu = np.zeros(place.shape, np.float32)
+    hu[4, 18:22, 18:22] = 4000
+    image = finish(np.random.default_rng(0), hu, place, replace(QUIET, metal_share=0.2))
+    far = np.hypot(*np.meshgrid(PIXELS - 16, PIXELS - 16)) > 6
+    assert image[4][far].std() > 20
+    assert not image[[0, 3, 5, 9]].any()
+
+
+def test_motion_moves_slices_against_each_other_by_about_its_size():
+    place = SampleGrid(np.arange(0, 200, 2.0), PIXELS, PIXELS)
+    step = step_along(PIXELS, place.shape, 1)
+    still, moved = (
+        finish(np.random.default_rng(0), step, place, replace(QUIET, motion_mm=mm)) for mm in (0.0, 1.0)
+    )
+    shift = (still[:, :, 5] - moved[:, :, 5]).sum(1) * 0.8 / 1000
+    assert shift.std() == pytest.approx(1.0, rel=0.2)

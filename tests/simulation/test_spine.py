@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from vfscreen.measure import genant_ratio, heights_mm, shape
+from vfscreen.simulation.findings import NOTHING, FindingRates
 from vfscreen.simulation.spine import FOR_TRAINING, G_RANGES, Deformities, draw_spine
 
 SEEDS = range(50)
@@ -65,7 +66,7 @@ def test_a_forced_deformity_has_its_genant_ratio(kind, g):
         assert ratio(body) == pytest.approx(g, abs=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["wedge", "biconcave"])
+@pytest.mark.parametrize("kind", ["wedge", "biconcave", "crush"])
 def test_a_forced_deformity_has_its_shape(kind):
     forced = Deformities(0, 0, 0, forced=(("L1", kind, 0.6),))
     for seed in range(10):
@@ -151,3 +152,34 @@ def test_the_same_seed_draws_the_same_spine():
     a, b = (draw_spine(np.random.default_rng(7), FOR_TRAINING) for _ in range(2))
     for one, other in zip(a.bodies, b.bodies, strict=True):
         np.testing.assert_array_equal(one.keypoints_mm(), other.keypoints_mm())
+
+
+def test_half_the_vertebrae_of_a_cohort_have_the_genant_ratio_of_half_the_annotated_ones():
+    of_cohort = np.array([ratio(b) for s in spines(Deformities()) for b in s.bodies[4:17]])
+    assert np.median(of_cohort) == pytest.approx(0.845, abs=0.015)
+    assert (of_cohort <= 0.74).mean() == pytest.approx(97 / 1268, abs=0.025)
+    assert (of_cohort <= 0.8).mean() == pytest.approx(222 / 1268, abs=0.035)
+
+
+def test_vertebrae_that_are_not_deformed_are_normal():
+    assert min(ratio(b) for b in bodies() if not b.kind) > 0.8
+
+
+@pytest.mark.parametrize("cobb", [0.0, 30.0, 60.0])
+def test_a_scoliosis_has_about_the_angle_asked_for(cobb):
+    angles = [draw_spine(np.random.default_rng(seed), cobb_deg=cobb).cobb_deg for seed in range(12)]
+    assert np.median(angles) == pytest.approx(cobb, abs=6)
+
+
+def test_findings_change_no_height():
+    rates = FindingRates(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+    for seed in range(5):
+        many = draw_spine(np.random.default_rng(seed), NORMAL, rates)
+        assert {"schmorl", "cupid", "bridging"} <= set().union(*(b.findings for b in many.bodies))
+        for body in many.bodies:
+            expected = (body.height_anterior_mm, body.height_middle_mm, body.height_posterior_mm)
+            assert heights_mm(body.keypoints_mm()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_no_rates_give_no_findings():
+    assert not any(b.findings for b in draw_spine(np.random.default_rng(3), NORMAL, NOTHING).bodies)

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from vfscreen.simulation.frame import draw_frame
 from vfscreen.simulation.painting import SampleGrid, paint
+from vfscreen.simulation.ribs import draw_ribs
 from vfscreen.simulation.spine import draw_spine
-from vfscreen.simulation.torso import draw_frame, draw_ribs, draw_torso
+from vfscreen.simulation.torso import draw_torso
 
 SEEDS = range(6)
 

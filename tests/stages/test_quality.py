@@ -201,10 +201,11 @@ def test_an_unsure_vertebra_and_metal_are_doubted_by_name():
     found = named(second_look_doubts(vertebrae, left_out=0))
     assert found.keys() == {"uncertain", "metal"}
     assert "1 of 3 vertebrae" in found["uncertain"].reason
-    assert not any(doubt.partial for doubt in found.values())
+    assert all(doubt.partial for doubt in found.values())
 
 
 def test_detections_left_out_are_told():
     (doubt,) = second_look_doubts((), left_out=2)
     assert doubt.name == "second_look_disagrees"
+    assert doubt.partial
     assert doubt.reason.startswith("2 detections")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,10 +8,14 @@ from scipy.stats import t
 from vfscreen.errors import VfscreenError
 from vfscreen.measure import FREEDOM, genant_ratio, heights_mm
 from vfscreen.networks.refiner import Refiner, moments
+from vfscreen.refine import Upright, crop_points
+from vfscreen.simulation.painting import SampleGrid
 from vfscreen.simulation.person import draw_person
+from vfscreen.simulation.scanner import sample_slices
 from vfscreen.training import refiner
 from vfscreen.training.calibration import spread_factors
 from vfscreen.training.curves import ratio_figures
+from vfscreen.volume import Volume, VolumeGeometry
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +108,16 @@ def test_the_learning_curve_of_g_is_perfect_for_true_heights():
     assert figures["height_mm"] == figures["ratio"] == 0
     assert ratio_figures(heights + 1, heights)["height_mm"] == pytest.approx(1)
     assert genant_ratio(heights).min() < 0.74
+
+
+def test_a_training_crop_shows_what_screening_cuts_from_the_same_slices():
+    rng = np.random.default_rng(8)
+    z, y, x = np.arange(-40, 40, 1.5), np.arange(-50, 45, 0.7), np.arange(-30, 31, 2.0)
+    slices = rng.normal(100, 50, (len(z), len(y), len(x))).round().astype(np.float32)
+    affine = np.array([[0, 0, 2.0, x[0]], [0, 0.7, 0, y[0]], [1.5, 0, 0, z[0]], [0, 0, 0, 1]])
+    volume = Volume(slices.astype(np.int16), VolumeGeometry(slices.shape, affine))
+    body = draw_person(np.random.default_rng(5)).spine.bodies[10]
+    frame = replace(Upright.of(body.keypoints_mm()), center_mm=np.zeros(3))
+    points = crop_points(frame, refiner.SETTINGS)
+    trained = sample_slices(slices, z, SampleGrid(z, y, x), points)
+    np.testing.assert_allclose(trained, volume.sample(points), atol=1e-2)

@@ -3,7 +3,7 @@
 The table has one row a true whole vertebra and scan: `patient`, `scan`, `true_ratio`,
 `true_anterior_mm` (and middle, posterior), `found`, and for those found `center_error_mm`,
 `anterior_mm` ..., `ratio`, `ratio_sd`, `anterior_sd_mm` ...; and one row without truth for each
-false detection (`is_false`).
+false detection (`is_false`). `scan_ratio` is the smallest G of all vertebrae measured in the scan.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def figures_of(table: pd.DataFrame) -> Figures:
     found = true[true.found]
     deformed = found[found.true_ratio <= MODERATE]
     errors = np.stack([found[f"{h}_mm"] - found[f"true_{h}_mm"] for h in HEIGHTS], -1)
-    by_patient = _smallest(found, true)
+    by_patient = _smallest(table)
     return {
         "vertebrae": float(len(true)),
         "recall": _share(true.found),
@@ -47,7 +47,7 @@ def figures_of(table: pd.DataFrame) -> Figures:
         "AUC by vertebra, moderate": roc_auc(-found.ratio, found.true_ratio <= MODERATE),
         "AUC by patient, mild": roc_auc(-by_patient.ratio, by_patient.true_ratio <= MILD),
         "AUC by patient, moderate": roc_auc(-by_patient.ratio, by_patient.true_ratio <= MODERATE),
-        "sensitivity at 0.74": _share(found.ratio[found.true_ratio <= MODERATE] <= MODERATE),
+        "sensitivity at 0.74": _share(true.ratio[true.true_ratio <= MODERATE] <= MODERATE),  # missed: NaN
         "specificity at 0.74": _share(found.ratio[found.true_ratio > MODERATE] > MODERATE),
         "patient sensitivity at 0.74": _share(
             by_patient.ratio[by_patient.true_ratio <= MODERATE] <= MODERATE
@@ -94,11 +94,16 @@ def coverage(errors: ArrayLike, sd: ArrayLike, of: float = 0.9) -> float:
     return float((np.abs(error) <= reach).mean())
 
 
-def _smallest(found: pd.DataFrame, true: pd.DataFrame) -> pd.DataFrame:
-    """The smallest G of each patient's scan, measured and true; where nothing was found there is none."""
-    keys = ["patient", "scan"]
-    measured, truth = found.groupby(keys).ratio.min(), true.groupby(keys).true_ratio.min()
-    return pd.concat([measured, truth], axis=1, join="inner")
+def _smallest(table: pd.DataFrame) -> pd.DataFrame:
+    """The smallest G of each patient's scan: of all that was measured, false detections too, and true.
+
+    A scan in which nothing was measured counts as one without a deformed vertebra: G 1.
+    """
+    scans = table.groupby(["patient", "scan"])
+    smallest = pd.DataFrame(
+        {"ratio": scans.scan_ratio.first().fillna(1.0), "true_ratio": scans.true_ratio.min()}
+    )
+    return smallest.dropna()
 
 
 def _mean(values: ArrayLike) -> float:

@@ -74,6 +74,11 @@ def save_weights(network: nn.Module, path: Path, provenance: Mapping[str, Any]) 
     """Write weights with their provenance and record their SHA-256 beside them; returns it."""
     state = {k: v.detach().cpu() for k, v in network.state_dict().items()}
     torch.save({"weights": state, "provenance": dict(provenance)}, path)
+    return record(path)
+
+
+def record(path: Path) -> str:
+    """Write the SHA-256 of weights into the record beside them; returns it."""
     digest = _sha256(path)
     sums = _checksums(path.parent) | {path.name: digest}
     lines = "".join(f"{value}  {name}\n" for name, value in sorted(sums.items()))

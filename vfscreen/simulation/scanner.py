@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, shift
 
 from vfscreen.simulation.painting import Field, SampleGrid, paint
 from vfscreen.simulation.person import Person
-from vfscreen.volume import Floats
+from vfscreen.volume import Floats, sample_grid
 
 FINE_MM = 0.7  # distance of the planes that one slice averages
 METAL_HU = 2500.0
@@ -138,7 +138,7 @@ def _moved(rng: np.random.Generator, slices: Field, sd: float) -> Field:
 
 def paint_slices(person: Person, z_mm: Floats, y_mm: Floats, x_mm: Floats, thickness_mm: float) -> Field:
     """Slices as a scanner averages them: several painted planes to a slice, (z, y, x) HU, little memory."""
-    planes = max(1, round(thickness_mm / 1.0))
+    planes = max(1, int(np.ceil(thickness_mm)))
     offsets = (np.arange(planes) + 0.5) / planes - 0.5
     total = np.zeros((len(z_mm), len(y_mm), len(x_mm)), np.float32)
     for offset in offsets * thickness_mm:
@@ -152,3 +152,15 @@ def paint_slices(person: Person, z_mm: Floats, y_mm: Floats, x_mm: Floats, thick
 def _blur(slices: Field, sigma: Floats) -> Field:
     """Gaussian blur; `sigma` in samples along (z, y, x)."""
     return np.asarray(gaussian_filter(slices, sigma), np.float32)
+
+
+def sample_slices(slices: Field, z_mm: Floats, grid: SampleGrid, points_mm: Floats) -> Field:
+    """HU of slices (z, y, x) of a grid at LPS points (..., 3), linear in between as `Volume.sample`.
+
+    To the left and right of a slab its outermost layers go on.
+    """
+    k = (points_mm[..., 2] - z_mm[0]) / (z_mm[1] - z_mm[0])
+    j = (points_mm[..., 1] - grid.y_mm[0]) / (grid.y_mm[1] - grid.y_mm[0])
+    x = points_mm[..., 0] - np.interp(points_mm[..., 2], grid.z_mm, grid.shift)
+    i = np.clip((x - grid.x_mm[0]) / (grid.x_mm[1] - grid.x_mm[0]), 0, len(grid.x_mm) - 1)
+    return sample_grid(slices, np.stack([k, j, i]))

@@ -75,7 +75,7 @@ class Hollow:
 
 @dataclass(frozen=True)
 class Endplate:
-    """Form of an endplate between its keypoints; nothing here moves a keypoint.
+    """Form of an endplate between its keypoints; nothing here counts in the heights.
 
     The bump that sinks it begins inside a flat rim: `rim` is where, as a share of the radius, and
     `power` how flat its bottom is. `waves_mm` are s-shaped along the depth and vanish at the
@@ -271,7 +271,8 @@ def _deformed(
 ) -> tuple[float, float, float]:
     """Anterior, middle and posterior heights with Genant's ratio g (Genant 1993: wedge, biconcave, crush).
 
-    Of 90 annotated vertebrae with G <= 0.74 most are both wedged and sunken in the middle.
+    Of 90 annotated vertebrae with G <= 0.74 most are both wedged and sunken in the middle. A crush has
+    lost height everywhere, and most at the back.
     """
     if kind == "wedge":
         ha = g * hp
@@ -279,9 +280,8 @@ def _deformed(
     if kind == "biconcave":
         ha = hp * rng.uniform(min(g + 0.02, 0.99), 1.02) if rng.random() < 0.6 else max(ha, 0.9 * hp)
         return ha, g * max(ha, hp), hp
-    hp = hp * rng.uniform(min(max(0.55, 4 / (g * hp)), 0.9), 0.95)
-    ha = hp * rng.uniform(g, 1.05)
-    return ha, g * max(ha, hp), hp
+    highest = max(ha, hp) * rng.uniform(min(max(0.6, 4 / (g * hp)), 0.9), 0.95)
+    return highest, highest * rng.uniform(min(g + 0.02, 0.99), 1.0), g * highest
 
 
 def _draw_endplate(
@@ -298,7 +298,7 @@ def _draw_endplate(
     hollows: list[Hollow] = []
     if "cupid" in findings and is_lower:
         aside, sink = rng.uniform(0.2, 0.26) * width, rng.uniform(1, 3.5)
-        hollows += [Hollow(0.18 * depth, side * aside, 0.17 * width, sink, 2.0) for side in (-1, 1)]
+        hollows += [Hollow(0.18 * depth, side * aside, 0.11 * width, sink, 2.0) for side in (-1, 1)]
     if "schmorl" in findings:
         hollows += [_draw_node(rng, depth, width) for _ in range(rng.integers(0, 3))]
     return Endplate(
@@ -312,8 +312,10 @@ def _draw_endplate(
 
 def _draw_node(rng: np.random.Generator, depth: float, width: float) -> Hollow:
     """Schmorl's node: a pit of some millimetres, anywhere but at the rims."""
-    u, w = rng.uniform(-0.36, 0.36) * depth, rng.uniform(-0.33, 0.33) * width
-    return Hollow(u, w, rng.uniform(1.5, 4.5), rng.uniform(1.0, 5.0), rng.uniform(2, 8))
+    radius = rng.uniform(1.5, 4.5)
+    reach = np.array([0.45 * depth - radius, 0.45 * width - radius])
+    u, w = rng.uniform(-reach, reach)
+    return Hollow(float(u), float(w), radius, rng.uniform(1.0, 5.0), rng.uniform(2, 8))
 
 
 def _draw_sacrum(rng: np.random.Generator, last: Body) -> list[Body]:

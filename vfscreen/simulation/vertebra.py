@@ -169,7 +169,7 @@ def _body(rng: np.random.Generator, local: Local, bone: Bone) -> Structure:
     ha, hp, shift = (
         np.float32(v) for v in (body.height_anterior_mm / 2, body.height_posterior_mm / 2, body.rim_shift_mm)
     )
-    middle, waist = (ha + hp) / 2, np.float32(bone.waist * rng.uniform(0.3, 1.5))
+    waist = np.float32(bone.waist * rng.uniform(0.3, 1.5))
     spurs = bone.spur_mm * rng.uniform(0.3, 1.0, 4) * (rng.random(4) < (0.7, 0.7, 0.3, 0.3))
     spur = (spurs if "osteophytes" in body.findings else 0 * spurs).astype(np.float32)
     corner = np.float32(max(bone.corner_mm, 1e-3))
@@ -182,7 +182,7 @@ def _body(rng: np.random.Generator, local: Local, bone: Bone) -> Structure:
         line = shift * (one - t)
         rim = ha * (one - t) + hp * t
         above, below = v - (line - rim + upper(u, w, round_)), (line + rim - lower(u, w, round_)) - v
-        slim = waist * np.clip(one - ((v - line) / middle) ** 2, 0, 1)
+        slim = waist * np.clip(one - ((v - line) / rim) ** 2, 0, 1)
         wall = (one - slim - round_) * b
         if spur.any():
             front, back = u < 0, u > 0

@@ -29,6 +29,7 @@ from vfscreen.volume import Floats
 log = logging.getLogger(__name__)
 
 PATIENTS = 60
+FIRST_PATIENT = 100_000  # of a seed: cohorts to measure on begin at 0
 COVERAGE = 0.9
 
 
@@ -44,12 +45,19 @@ def calibrate(weights: Path, seed: int, patients: int = PATIENTS, workers: int =
     about = load_weights(weights / "refiner.pt", network)
     with torch.no_grad():
         network.spreads[-1].bias += torch.from_numpy(np.log(factors)).float()  # type: ignore[operator]
-    about = {name: value for name, value in about.items() if name != "sha256"}
-    save_weights(
-        network, weights / "refiner.pt", {**about, "calibrated_on": f"{patients} patients of {seed}"}
-    )
+    source = about.pop("sha256")
+    made = {"calibrated_from": source, "calibrated_on": f"{patients} patients of seed {seed}"}
+    save_weights(network, weights / "refiner.pt", {**about, **made})
     log.info("factors of the spreads of heights and G: %s", factors.round(3))
     return factors
+
+
+def is_calibrated(path: Path, source: Path) -> bool:
+    """Whether the weights at `path` are those at `source` after calibration."""
+    if not path.exists():
+        return False
+    about = load_weights(path, Refiner())
+    return bool(about.get("calibrated_from") == load_weights(source, Refiner())["sha256"])
 
 
 def spread_factors(z: Floats) -> Floats:
@@ -65,7 +73,10 @@ def spread_factors(z: Floats) -> Floats:
 def _of_patient(weights: Path, seed: int, index: int) -> Floats:
     """Errors by stated spread (n, 4) of all vertebrae found in one patient's scans."""
     models = _models(weights)
-    found = [_of_scan(study, models) for study in scan_patient(seed, index, list(PROTOCOLS.values()))]
+    found = [
+        _of_scan(study, models)
+        for study in scan_patient(seed, FIRST_PATIENT + index, list(PROTOCOLS.values()))
+    ]
     return np.concatenate([np.empty((0, N_SPREADS)), *found])
 
 

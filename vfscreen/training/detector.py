@@ -20,12 +20,12 @@ from vfscreen.networks.detector import Detector
 from vfscreen.settings import StraightenSettings
 from vfscreen.simulation.painting import Field, SampleGrid, paint
 from vfscreen.simulation.person import Person, draw_person
-from vfscreen.simulation.scanner import acquire, draw_scanner, fine_planes
+from vfscreen.simulation.scanner import acquire, draw_scanner, fine_planes, sample_slices
 from vfscreen.simulation.spine import FOR_TRAINING
 from vfscreen.straighten import sheet_points
 from vfscreen.training.loop import Batch, Plan
 from vfscreen.training.task import Task, run
-from vfscreen.volume import AIR_HU, Floats, sample_grid
+from vfscreen.volume import AIR_HU, Floats
 
 ROWS = 192
 STEPS = 6000
@@ -138,7 +138,9 @@ def _sheet(
     astray_mm = rng.choice([-1, 1]) * rng.uniform(*BESIDE_MM) if rng.random() < ASTRAY else 0.0
     true = person.spine.curve().points_mm
     curve = jittered(rng, true, (float(z[0]), float(z[-1])), (beside_mm, astray_mm))
-    layers = [_sample(slices, z, grid, sheet_points(curve, settings, o)) for o in settings.sheet_offsets_mm]
+    layers = [
+        sample_slices(slices, z, grid, sheet_points(curve, settings, o)) for o in settings.sheet_offsets_mm
+    ]
     image, rows = filled(layers)
     visible = cut(rng, image, rows)
     bodies = [b.keypoints_mm() for b in person.spine.bodies]
@@ -192,15 +194,6 @@ def extended(z: Floats, known: Floats, values: Floats) -> Floats:
     slope = np.gradient(values, known)
     low, high = np.minimum(z - known[0], 0), np.maximum(z - known[-1], 0)
     return np.asarray(np.interp(z, known, values) + low * slope[0] + high * slope[-1])
-
-
-def _sample(slices: Field, z: Floats, grid: SampleGrid, points: Floats) -> Field:
-    """HU of a slab at LPS points, linear between slices and pixels as `Volume.sample`."""
-    k = (points[..., 2] - z[0]) / (z[1] - z[0])
-    j = (points[..., 1] - grid.y_mm[0]) / ROW_MM
-    x = points[..., 0] - np.interp(points[..., 2], grid.z_mm, grid.shift)
-    i = np.clip((x - LAYERS_MM[0]) / np.diff(LAYERS_MM)[0], 0, len(LAYERS_MM) - 1)
-    return sample_grid(slices, np.stack([k, j, i]))
 
 
 def cut(rng: np.random.Generator, image: Field, rows: int) -> tuple[Floats, Floats]:

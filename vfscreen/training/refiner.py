@@ -11,17 +11,18 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from vfscreen.curve import SpineCurve
+from vfscreen.measure import FREEDOM
 from vfscreen.networks.refiner import Refiner
 from vfscreen.refine import Upright, crop_points, normalise, to_pixels
 from vfscreen.settings import RefineSettings
 from vfscreen.simulation.painting import Field, SampleGrid, paint
 from vfscreen.simulation.person import Person, draw_person
-from vfscreen.simulation.scanner import Scanner, acquire, draw_scanner, fine_planes
+from vfscreen.simulation.scanner import Scanner, acquire, draw_scanner, fine_planes, sample_slices
 from vfscreen.simulation.spine import FOR_TRAINING, Body
 from vfscreen.training.curves import ratio_figures
 from vfscreen.training.loop import Batch, Figures, Plan
 from vfscreen.training.task import Task, run
-from vfscreen.volume import AIR_HU, Floats, sample_grid
+from vfscreen.volume import AIR_HU, Floats
 
 SETTINGS = RefineSettings()
 PERSONS, SCANS, CROPS = 2, 3, 8  # of one batch: so many crops of each scan of each person
@@ -32,7 +33,6 @@ HALF_MM = 48.0  # of the slab before and behind the curve
 SHIFT_MM = np.array([2.0, 1.8, 2.0])  # SD of what the detector leaves, along u, v, w
 TURN_DEG = np.array([4.0, 5.0, 4.0])  # SD of rotations about u (coronal), v (axial), w (in the sheet)
 CUT = 0.12  # share of scans whose image ends close to the spine
-FREEDOM = 5.0  # degrees of freedom of Student's t, the law of the errors
 VALIDATION_PERSONS = 60
 STEPS = 6000
 
@@ -190,8 +190,12 @@ def _crop(
 ) -> Crop:
     frame = jittered(rng, frame_on_sheet(body.keypoints_mm(), curve))
     points = crop_points(frame, SETTINGS)
-    hu = _sample(slices, z, grid, points)
-    return Crop(hu, to_pixels(frame.to_own(body.keypoints_mm()), SETTINGS), scanner.slice_spacing_mm)
+    hu = sample_slices(slices, z, grid, points)
+    return Crop(
+        hu,
+        to_pixels(frame.to_own(body.keypoints_mm()), SETTINGS),
+        max(scanner.slice_thickness_mm, scanner.slice_spacing_mm),
+    )
 
 
 def frame_on_sheet(keypoints_mm: Floats, curve: SpineCurve) -> Upright:
@@ -206,12 +210,3 @@ def jittered(rng: np.random.Generator, frame: Upright) -> Upright:
     turn = Rotation.from_rotvec(np.deg2rad(np.clip(rng.normal(0, TURN_DEG), -3 * TURN_DEG, 3 * TURN_DEG)))
     shift = np.clip(rng.normal(0, SHIFT_MM), -3 * SHIFT_MM, 3 * SHIFT_MM)
     return replace(frame.moved(shift), axes=turn.as_matrix() @ frame.axes)
-
-
-def _sample(slices: Field, z: Floats, grid: SampleGrid, points: Floats) -> Field:
-    """HU of a slab at LPS points, linear between slices and pixels as `Volume.sample`."""
-    k = (points[..., 2] - z[0]) / (z[1] - z[0])
-    j = (points[..., 1] - grid.y_mm[0]) / (grid.y_mm[1] - grid.y_mm[0])
-    x = points[..., 0] - np.interp(points[..., 2], grid.z_mm, grid.shift)
-    i = np.clip((x - grid.x_mm[0]) / (grid.x_mm[1] - grid.x_mm[0]), 0, len(grid.x_mm) - 1)
-    return sample_grid(slices, np.stack([k, j, i]))

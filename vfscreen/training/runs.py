@@ -11,10 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from vfscreen.errors import InputError, WeightsError
-from vfscreen.networks.weights import CHECKSUMS
+from vfscreen.networks.weights import record
 from vfscreen.training import annotated, detector, localizer, refiner, task
 from vfscreen.training.annotation import FOLDS, deal_folds
-from vfscreen.training.calibration import PATIENTS, calibrate
+from vfscreen.training.calibration import PATIENTS, calibrate, is_calibrated
 from vfscreen.training.loop import Plan
 from vfscreen.training.studies import load_studies
 
@@ -46,7 +46,8 @@ def train_simulated(networks: Sequence[str], out: Path, options: Options) -> Non
         plan = plan_of(name, out, options)
         NETWORKS[name].train(out / name, plan.steps, plan.seed, plan.device, plan.workers, options.start)
     weights = collect(out)
-    if set(networks) == set(NETWORKS) and options.patients:
+    done = is_calibrated(weights / "refiner.pt", out / "refiner" / "refiner.pt")
+    if set(networks) == set(NETWORKS) and options.patients and not done:
         calibrate(weights, options.seed, options.patients, options.workers)
 
 
@@ -98,16 +99,17 @@ def check_start(networks: Sequence[str], start: Path | None) -> None:
 
 
 def collect(out: Path) -> Path:
-    """Copy the weights of all networks trained below `out` into one folder with one SHA256SUMS."""
+    """Copy the weights of all networks trained below `out` into one folder with one SHA256SUMS.
+
+    A refiner that was calibrated there stays, unless it has been trained further.
+    """
     weights = out / "weights"
     weights.mkdir(parents=True, exist_ok=True)
-    lines = []
     for name in sorted(NETWORKS):
         path = task.weights_path(out / name, name)
-        if path.exists():
+        if path.exists() and not (name == "refiner" and is_calibrated(weights / path.name, path)):
             shutil.copyfile(path, weights / path.name)
-            lines.append((path.parent / CHECKSUMS).read_text())
-    (weights / CHECKSUMS).write_text("".join(lines))
+            record(weights / path.name)
     return weights
 
 
