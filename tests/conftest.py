@@ -8,6 +8,7 @@ import torch
 from vfscreen.errors import WeightsError
 from vfscreen.networks.detector import Detector
 from vfscreen.networks.localizer import Localizer
+from vfscreen.networks.refiner import Refiner
 from vfscreen.networks.weights import Models, load_models, save_weights
 
 
@@ -30,6 +31,7 @@ def random_weights(tmp_path_factory):
     torch.manual_seed(0)
     save_weights(Localizer(), folder / "localizer.pt", {"steps": 0})
     save_weights(Detector(), folder / "detector.pt", {"steps": 0})
+    save_weights(Refiner(), folder / "refiner.pt", {"steps": 0})
     return folder
 
 

@@ -16,6 +16,7 @@ import vfscreen
 from vfscreen.cli import app
 from vfscreen.networks.detector import Detector
 from vfscreen.networks.localizer import Localizer
+from vfscreen.networks.refiner import Refiner
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -104,7 +105,7 @@ def test_the_changelog_names_this_version() -> None:
 
 
 def test_the_model_card_tells_the_size_of_the_networks() -> None:
-    for network in (Localizer(), Detector()):
+    for network in (Localizer(), Detector(), Refiner()):
         assert f"{sum(p.numel() for p in network.parameters()):,} parameters" in MODEL_CARD
 
 

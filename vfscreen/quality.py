@@ -64,39 +64,51 @@ def is_whole(sheet: Sheet, keypoints: Floats, edge_mm: float) -> bool:
     return bool(sheet.inside[top : bottom + 1, left : right + 1].all())
 
 
+Confirmed = tuple[Detection, Refined]
+
+
 def agreeing(
     sheet: Sheet, detections: Sequence[Detection], refined: Sequence[Refined], settings: QualitySettings
-) -> list[tuple[Detection, Refined]]:
-    """The detections that the second look confirms, with its keypoints on the sheet.
+) -> tuple[list[Confirmed], int]:
+    """Detections that the second look confirms, with its keypoints on the sheet, and how many it does not.
 
-    Left out is what moved far, is no longer plausible or whole, or came to a vertebra that a
-    detection of higher score has taken.
+    Not confirmed is what moved far or is no vertebra any more. Left out without a doubt is what turns
+    out to be cut by the image, or came to a vertebra that a detection of higher score has taken.
     """
-    pairs: list[tuple[Detection, Refined]] = []
+    pairs: list[Confirmed] = []
+    unconfirmed = 0
     for detection, look in sorted(zip(detections, refined, strict=True), key=lambda p: -p[0].score):
-        try:
-            moved = replace(detection, keypoints=on_sheet(look, sheet.curve))
-        except ValueError:  # far from the curve
+        moved = _as_seen(sheet, detection, look, settings)
+        if moved is None:
+            unconfirmed += 1
             continue
         middle = moved.keypoints.mean(0)
-        taken = [np.linalg.norm(middle - other.keypoints.mean(0)) for other, _ in pairs]
-        if (
-            np.linalg.norm(middle - detection.keypoints.mean(0)) <= settings.max_move_mm
-            and min(taken, default=np.inf) >= settings.min_apart_mm
-            and trusted(sheet, [moved], settings)
-        ):
+        apart = [np.linalg.norm(middle - other.keypoints.mean(0)) for other, _ in pairs]
+        if min(apart, default=np.inf) >= settings.min_apart_mm and trusted(sheet, [moved], settings):
             pairs.append((moved, look))
-    return sorted(pairs, key=lambda p: float(p[0].keypoints[:, 0].mean()))
+    return sorted(pairs, key=lambda p: float(p[0].keypoints[:, 0].mean())), unconfirmed
 
 
-def second_look_doubts(vertebrae: Sequence[Vertebra], left_out: int) -> tuple[Doubt, ...]:
+def _as_seen(
+    sheet: Sheet, detection: Detection, look: Refined, settings: QualitySettings
+) -> Detection | None:
+    """The detection with the keypoints of the second look; None where that saw something else."""
+    try:
+        moved = replace(detection, keypoints=on_sheet(look, sheet.curve))
+    except ValueError:  # far from the curve
+        return None
+    distance = np.linalg.norm(moved.keypoints.mean(0) - detection.keypoints.mean(0))
+    return moved if distance <= settings.max_move_mm and is_plausible(moved.keypoints) else None
+
+
+def second_look_doubts(vertebrae: Sequence[Vertebra], unconfirmed: int) -> tuple[Doubt, ...]:
     """What the second look doubts: vertebrae that it does not confirm, or cannot measure well.
 
     All of it makes a study `partial`, since any such vertebra may be a fracture.
     """
     found = []
-    if left_out:
-        why = f"{left_out} detections were not confirmed and left out"
+    if unconfirmed:
+        why = f"{unconfirmed} of the vertebrae detected were not confirmed and left out"
         found.append(Doubt("second_look_disagrees", why, partial=True))
     for name, why in VERTEBRA_DOUBTS.items():
         n = sum(name in v.doubts for v in vertebrae)

@@ -70,14 +70,13 @@ def finish(
     kept = tuple(cranial_first(quality.trusted(sheet, detections, settings.quality)))
     if settings.refine.enabled:
         refined = refine(study.column, sheet.curve, kept, models.refiner, settings.refine)
-        agreed = quality.agreeing(sheet, kept, refined, settings.quality)
-        left_out = len(kept) - len(agreed)
+        agreed, unconfirmed = quality.agreeing(sheet, kept, refined, settings.quality)
         kept, refined = tuple(d for d, _ in agreed), tuple(r for _, r in agreed)
         vertebrae = measure_refined(refined, [d.score for d in kept], settings.quality.max_ratio_sd)
     else:
-        vertebrae, left_out = measure(kept, sheet.curve), 0
+        vertebrae, unconfirmed = measure(kept, sheet.curve), 0
     found = quality.doubts(header, sheet, kept, settings.quality)
-    found += quality.second_look_doubts(vertebrae, left_out)
+    found += quality.second_look_doubts(vertebrae, unconfirmed)
     status = "partial" if any(doubt.partial for doubt in found) else "ok"
     return StudyResult(header, status, vertebrae, sheet.curve.points_mm, found), kept
 

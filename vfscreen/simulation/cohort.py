@@ -12,6 +12,7 @@ import numpy as np
 
 from vfscreen.measure import genant_ratio, grade, heights_mm
 from vfscreen.simulation.files import write_dicom, write_nifti
+from vfscreen.simulation.findings import NOTHING
 from vfscreen.simulation.painting import SampleGrid, paint
 from vfscreen.simulation.person import Person, draw_person
 from vfscreen.simulation.scanner import Scanner, acquire, draw_scanner, fine_planes, finish, paint_slices
@@ -199,7 +200,7 @@ def simulate_sample(out: Path) -> None:
 
 def _sample_study(patient: SamplePatient) -> SimulatedStudy:
     rng = np.random.default_rng(patient.seed)
-    person = draw_person(rng, patient.deformities)
+    person = draw_person(rng, patient.deformities, NOTHING, cobb_deg=5.0)
     scanner = Scanner(patient.slice_mm, patient.slice_mm, 1.4, 0.7, 0.0, 14.0, 0.8, 0.0)
     return simulate_study(rng, person, scanner, Field("T1", "L1", 200.0, 180.0, 1.4))
 
