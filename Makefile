@@ -30,7 +30,8 @@ bench:  ## accuracy, seconds, memory; an hour
 sample:  ## sample_data/ anew
 	$(dir $(PYTHON))vfscreen simulate --sample --out sample_data
 
-pictures:  ## of the simulation; BESIDE=FOLDER outside the repository shows real CT beside them
+pictures:  ## those of docs; BESIDE=FOLDER outside the repository shows real CT beside them
+	$(PYTHON) docs/example_picture.py
 	$(PYTHON) docs/simulation_pictures.py $(if $(BESIDE),--beside-real $(BESIDE))
 
 ci:  ## from a clean clone

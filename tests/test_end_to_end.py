@@ -68,7 +68,28 @@ def test_the_vertebrae_stand_where_the_truth_says(studies, results):
                 errors.append(found[HEIGHTS].iloc[distance.argmin()] - true["heights_mm"])
     assert len(errors) >= 0.95 * n_true
     assert len(vertebrae) <= 1.05 * n_true
-    assert np.abs(errors).mean() < 1.5
+    assert np.abs(errors).mean() < 0.8
+
+
+def test_the_fractures_have_their_true_ratio_within_its_interval(studies, results):
+    vertebrae = pd.read_parquet(results / "vertebrae.parquet")
+    for source, ratio in (("moderate_wedge", 0.66), ("severe_biconcave", 0.5)):
+        found = vertebrae[vertebrae.study_id == studies.study_id[source]]
+        worst = found.loc[found.genant_ratio.idxmin()]
+        assert worst.genant_ratio == pytest.approx(ratio, abs=0.05)
+        assert worst.genant_ratio_low <= ratio <= worst.genant_ratio_high
+        assert worst.probability_moderate > 0.9
+        assert studies.max_probability_moderate[source] == worst.probability_moderate
+
+
+def test_measured_as_in_the_paper_there_is_no_spread(results, tmp_path):
+    paper = pd.read_parquet(screened(tmp_path / "paper", "--paper") / "vertebrae.parquet")
+    looked = pd.read_parquet(results / "vertebrae.parquet")
+    spreads = [name for name in paper if "_sd" in name or name in ("genant_ratio_low", "genant_ratio_high")]
+    assert len(spreads) == 6
+    assert paper[[*spreads, "probability_moderate"]].isna().all(axis=None)
+    assert looked[spreads].notna().all(axis=None)
+    assert abs(len(paper) - len(looked)) <= 2
 
 
 def test_the_tables_have_their_schemas(results):

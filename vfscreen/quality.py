@@ -24,15 +24,19 @@ VERTEBRA_DOUBTS = {
 
 
 def trusted(
-    sheet: Sheet, detections: Sequence[Detection], settings: QualitySettings
+    sheet: Sheet, detections: Sequence[Detection], settings: QualitySettings, edge_mm: float | None = None
 ) -> tuple[Detection, ...]:
-    """The detections whose vertebra is wholly in the image, on the curve, and has a vertebra's size."""
+    """The detections whose vertebra is wholly in the image, on the curve, and has a vertebra's size.
+
+    `edge_mm` is used instead of that of the settings where a second look will judge again.
+    """
+    edge = settings.edge_mm if edge_mm is None else edge_mm
     return tuple(
         d
         for d in detections
         if is_plausible(d.keypoints)
         and is_on_curve(d.keypoints, settings.off_curve_mm)
-        and is_whole(sheet, d.keypoints, settings.edge_mm)
+        and is_whole(sheet, d.keypoints, edge)
     )
 
 
@@ -55,13 +59,13 @@ def _all_within(values: Floats, limits: tuple[float, float]) -> bool:
 
 
 def is_whole(sheet: Sheet, keypoints: Floats, edge_mm: float) -> bool:
-    """Whether the image shows the keypoints' box, a little round it and to both sides of the sheet."""
-    pixels = sheet.to_pixels(np.stack([keypoints.min(0) - edge_mm, keypoints.max(0) + edge_mm]))
-    (top, left), (bottom, right) = np.floor(pixels[0]).astype(int), np.ceil(pixels[1]).astype(int)
+    """Whether the image shows each keypoint (6, 2), that much round it, and the body to both sides there."""
+    steps = edge_mm * np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)])
+    row, column = np.moveaxis(np.rint(sheet.to_pixels(keypoints[:, None] + steps)).astype(int), -1, 0)
     rows, columns = sheet.inside.shape
-    if top < 0 or left < 0 or bottom >= rows or right >= columns:
+    if row.min() < 0 or column.min() < 0 or row.max() >= rows or column.max() >= columns:
         return False
-    return bool(sheet.inside[top : bottom + 1, left : right + 1].all())
+    return bool(sheet.inside[row, column].all())
 
 
 Confirmed = tuple[Detection, Refined]

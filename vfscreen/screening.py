@@ -67,7 +67,8 @@ def finish(
 ) -> Measured:
     """The second look at the detections of one study, its measurements and its doubts."""
     sheet = study.sheet
-    kept = tuple(cranial_first(quality.trusted(sheet, detections, settings.quality)))
+    edge_mm = settings.quality.coarse_edge_mm if settings.refine.enabled else settings.quality.edge_mm
+    kept = tuple(cranial_first(quality.trusted(sheet, detections, settings.quality, edge_mm)))
     if settings.refine.enabled:
         refined = refine(study.column, sheet.curve, kept, models.refiner, settings.refine)
         agreed, unconfirmed = quality.agreeing(sheet, kept, refined, settings.quality)

@@ -65,7 +65,8 @@ class QualitySettings:
     """When a vertebra is not counted, and a study's result is doubted."""
 
     off_curve_mm: float = 3.0  # that a vertebral body may lie beside the curve
-    edge_mm: float = 1.0  # round a vertebra that the image must show too
+    edge_mm: float = 1.0  # round the keypoints of a vertebra that the image must show too
+    coarse_edge_mm: float = 0.0  # the same before a second look, which knows the keypoints better
     min_vertebrae: int = 3  # fewer are too little to call a patient unfractured
     min_column_inside: float = 0.5  # share of the vertebral bodies' column that the image must show
     max_step: float = 1.7  # between neighbouring vertebrae, in medians of their distances
