@@ -100,7 +100,8 @@ def test_asking_for_a_gpu_that_is_not_there_is_an_error():
 
 def test_the_shipped_weights_load_and_are_small(shipped_models):
     files = list(SHIPPED.glob("*.pt"))
-    assert {path.name for path in files} == {"localizer.pt", "detector.pt"}
+    assert {path.name for path in files} == {"localizer.pt", "detector.pt", "refiner.pt"}
     assert all(path.stat().st_size < 10_000_000 for path in files)
-    for name in ("localizer", "detector"):
+    for name in ("localizer", "detector", "refiner"):
         assert {"sha256", "steps", "seed", "trained_on"} <= shipped_models.provenance[name].keys()
+    assert "calibrated_on" in shipped_models.provenance["refiner"]

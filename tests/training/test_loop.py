@@ -89,6 +89,12 @@ def test_another_seed_does_not_go_on_from_this_checkpoint(tmp_path):
         fit(network(), make, loss, plan(tmp_path, seed=4))
 
 
+def test_a_training_that_has_gone_further_is_not_called_shorter(tmp_path):
+    fit(network(), make, loss, plan(tmp_path))
+    with pytest.raises(InputError, match="6 steps already, more than the 5"):
+        fit(network(), make, loss, plan(tmp_path, steps=5))
+
+
 def test_the_batches_of_a_training_come_from_its_seed(tmp_path):
     a = fit(network(), make, loss, plan(tmp_path / "a"))
     b = fit(network(), make, loss, plan(tmp_path / "b"))

@@ -54,7 +54,7 @@ def calibrate(weights: Path, seed: int, patients: int = PATIENTS, workers: int =
 
 def is_calibrated(path: Path, source: Path) -> bool:
     """Whether the weights at `path` are those at `source` after calibration."""
-    if not path.exists():
+    if not (path.exists() and source.exists()):
         return False
     about = load_weights(path, Refiner())
     return bool(about.get("calibrated_from") == load_weights(source, Refiner())["sha256"])

@@ -25,7 +25,7 @@ from vfscreen.volume import AIR_HU, Floats
 
 VOXEL_MM = LocalizeSettings().voxel_mm
 BATCH = 2
-STEPS = 2500
+STEPS = 4500
 HALF_BODY_MM = 10.0  # a spine of which less than half is in the image counts as seen, at the edge
 SIDES = (64, 80, 96, 112)
 DEPTHS = (48, 64, 80)
