@@ -18,14 +18,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import torch
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -43,6 +42,7 @@ from vfscreen.settings import RefineSettings, Settings
 from vfscreen.simulation.cohort import PROTOCOLS, SimulatedStudy, scan_patient
 from vfscreen.straighten import straightened
 from vfscreen.study import HEIGHTS, StudyHeader, StudyResult, Vertebra
+from vfscreen.training.calibration import models_of_process
 
 METHODS = {"paper": Settings(refine=RefineSettings(enabled=False)), "second look": Settings()}
 REPEATS = 400  # of the bootstrap
@@ -54,7 +54,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scan:
-    """A simulated study with its scan."""
+    """A simulated study, which knows its truth, and what its rows say of it."""
 
     study: SimulatedStudy
     about: Row  # patient, scan, protocol, Cobb's angle
@@ -121,7 +121,7 @@ def protocols_of(index: int) -> list[str]:
 
 def score_patient(weights: Path | None, seed: int, index: int) -> list[Row]:
     """The rows of one patient: every whole vertebra of each scan by each method, and false detections."""
-    models = _models(weights)
+    models = models_of_process(weights)
     cobb = PATIENT_COBB_DEG[index % len(PATIENT_COBB_DEG)]
     protocols = protocols_of(index)
     scans = scan_patient(seed, index, [PROTOCOLS[name] for name in protocols], cobb)
@@ -160,7 +160,7 @@ def score(scan: Scan, models: Models) -> list[Row]:
 def compare(scan: Scan, method: str, result: StudyResult | None) -> Iterator[Row]:
     """A row for each whole vertebra, found or not, and for each false detection."""
     study, bodies = scan.study, scan.study.person.spine.bodies
-    keypoints = np.stack([b.keypoints_mm() for b in bodies]) + study.offset_mm
+    keypoints = study.keypoints_mm()
     whole = is_whole(study.volume.geometry, keypoints)
     vertebrae = result.vertebrae if result else ()
     pairs, n_false = match(np.array([v.center_mm for v in vertebrae]), keypoints.mean(1), whole)
@@ -198,13 +198,6 @@ def _measured(vertebra: Vertebra, true_center: Any) -> Row:
         **{f"{h}_sd_mm": float(mm) for h, mm in zip(HEIGHTS, sd, strict=True)},
         "doubts": " ".join(vertebra.doubts),
     }
-
-
-@cache
-def _models(weights: Path | None) -> Models:
-    """Loaded once by each process, which works on one thread: there are as many as CPUs."""
-    torch.set_num_threads(1)
-    return load_models(weights, "cpu")
 
 
 def _about(weights: Path | None, seed: int) -> Row:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from vfscreen.volume import Floats
 
@@ -30,6 +31,17 @@ class SpineCurve:
         arc = np.concatenate([[0.0], np.cumsum(steps)])
         s = np.arange(0.0, arc[-1] + 1e-9, STEP_MM)
         return cls(np.stack([np.interp(s, arc, points_mm[:, a]) for a in range(3)], -1))
+
+    @classmethod
+    def through_vertebrae(cls, keypoints_mm: Floats) -> SpineCurve:
+        """The curve through the midpoints of the middle heights (paper, section 3.1).
+
+        `keypoints_mm` (n, 6, 3) are LPS mm, ordered as `study.KEYPOINTS`, cranial first; n >= 2.
+        """
+        middles = keypoints_mm[:, 2:4].mean(1)
+        arc = np.concatenate([[0], np.linalg.norm(np.diff(middles, axis=0), axis=1).cumsum()])
+        dense = np.linspace(0, arc[-1], max(int(arc[-1] * 4), 8))
+        return cls.through(CubicSpline(arc, middles)(dense))
 
     @property
     def length_mm(self) -> float:
@@ -59,6 +71,10 @@ class SpineCurve:
             + p[..., None] * _unit(self._along(self.posterior, s))
             + left[..., None] * _unit(self._along(self.left, s))
         )
+
+    def sheet_to_patient(self, sheet_mm: Floats) -> Floats:
+        """Points (n, 2) of the mid-sagittal sheet, (s, p) in mm, to LPS mm (n, 3)."""
+        return self.to_patient(np.column_stack([sheet_mm, np.zeros(len(sheet_mm))]))
 
     def to_straightened(self, points_mm: Floats) -> Floats:
         """LPS mm (..., 3) to straightened (s, p, l), the inverse of `to_patient`.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 from vfscreen.curve import SpineCurve
 from vfscreen.study import Detection, Refined, Vertebra, cranial_first
@@ -14,6 +14,7 @@ from vfscreen.volume import Floats
 
 MILD, MODERATE, SEVERE = 0.8, 0.74, 0.6  # the largest G of each grade
 FREEDOM = 5  # degrees of freedom of Student's t, the law of the second look's errors
+SPREAD_TO_SD = np.sqrt(FREEDOM / (FREEDOM - 2))  # a spread is the scale of that law
 SHAPES = ("wedge", "biconcave", "crush")  # the smallest height is the anterior, middle, posterior one
 
 
@@ -69,17 +70,22 @@ def shape(heights_mm: Floats) -> str:
 
 def ratio_interval(ratio: float, sd: float, coverage: float = 0.9) -> tuple[float, float]:
     """Ends of the interval that holds the true G with this probability: Student's t, 0 to 1."""
-    reach = float(student.ppf(0.5 + coverage / 2, FREEDOM)) * _scale(sd)
+    reach = spreads_within(coverage) * _spread(sd)
     return max(0.0, ratio - reach), min(1.0, ratio + reach)
+
+
+def spreads_within(coverage: float) -> float:
+    """Within how many spreads on either side an error lies with this probability."""
+    return float(stdtrit(FREEDOM, 0.5 + coverage / 2))
 
 
 def probability_at_most(threshold: float, ratio: float, sd: float) -> float:
     """Probability that the true G is at or below a threshold, given a measured one and its SD."""
-    return float(student.cdf((threshold - ratio) / _scale(sd), FREEDOM))
+    return float(stdtr(FREEDOM, (threshold - ratio) / _spread(sd)))
 
 
-def _scale(sd: float) -> float:
-    return max(sd, 1e-6) * np.sqrt((FREEDOM - 2) / FREEDOM)
+def _spread(sd: float) -> float:
+    return float(max(sd, 1e-6) / SPREAD_TO_SD)
 
 
 def measure(detections: Sequence[Detection], curve: SpineCurve) -> tuple[Vertebra, ...]:
@@ -91,10 +97,7 @@ def measure(detections: Sequence[Detection], curve: SpineCurve) -> tuple[Vertebr
     """
     if not all(np.isfinite(d.keypoints).all() for d in detections):
         raise ValueError("a detected vertebra has keypoints that are not finite")
-    return tuple(
-        _vertebra(curve.to_patient(np.column_stack([d.keypoints, np.zeros(6)])), d.score)
-        for d in cranial_first(detections)
-    )
+    return tuple(_vertebra(curve.sheet_to_patient(d.keypoints), d.score) for d in cranial_first(detections))
 
 
 def measure_refined(

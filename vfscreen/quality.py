@@ -10,7 +10,7 @@ import numpy as np
 from vfscreen.refine import on_sheet
 from vfscreen.settings import QualitySettings
 from vfscreen.straighten import Sheet
-from vfscreen.study import Detection, Doubt, Refined, StudyHeader, Vertebra
+from vfscreen.study import Detection, Doubt, Refined, StudyHeader, Vertebra, along_mm
 from vfscreen.volume import Floats
 
 BAND_MM = 12.0  # half width of the vertebral bodies' column on the sheet
@@ -90,7 +90,7 @@ def agreeing(
         apart = [np.linalg.norm(middle - other.keypoints.mean(0)) for other, _ in pairs]
         if min(apart, default=np.inf) >= settings.min_apart_mm and trusted(sheet, [moved], settings):
             pairs.append((moved, look))
-    return sorted(pairs, key=lambda p: float(p[0].keypoints[:, 0].mean())), unconfirmed
+    return sorted(pairs, key=lambda pair: along_mm(pair[0])), unconfirmed
 
 
 def _as_seen(
@@ -158,7 +158,7 @@ def _few(kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
 
 
 def _gap(kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
-    steps = np.diff([d.keypoints[:, 0].mean() for d in kept])
+    steps = np.diff([along_mm(d) for d in kept])
     if len(steps) < 3 or steps.max() <= settings.max_step * np.median(steps):
         return None
     above = int(steps.argmax()) + 1

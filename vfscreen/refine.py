@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vfscreen.curve import SpineCurve
-from vfscreen.measure import FREEDOM
+from vfscreen.measure import SPREAD_TO_SD
 from vfscreen.settings import RefineSettings
 from vfscreen.study import Detection, Refined
 from vfscreen.volume import Floats, Volume
-
-SPREAD_TO_SD = np.sqrt(FREEDOM / (FREEDOM - 2))  # the spread is the scale of Student's t
 
 
 class RefinerNetwork(Protocol):
@@ -104,7 +102,7 @@ def refine(
     """
     if not detections:
         return ()
-    frames = [Upright.of(curve.to_patient(_on_sheet(d.keypoints))) for d in detections]
+    frames = [Upright.of(curve.sheet_to_patient(d.keypoints)) for d in detections]
     found, _, _ = _look(column, frames, network, settings)
     upright = [
         Upright.of(points) if is_upright(points) else frame
@@ -139,7 +137,3 @@ def on_sheet(refined: Refined, curve: SpineCurve) -> Floats:
     Raises ValueError where they lie so far from the curve that the sheet does not show them.
     """
     return curve.to_straightened(refined.keypoints_mm)[:, :2]
-
-
-def _on_sheet(keypoints: Floats) -> Floats:
-    return np.column_stack([keypoints, np.zeros(len(keypoints))])

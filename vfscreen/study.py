@@ -69,7 +69,12 @@ class Detection:
 
 def cranial_first(detections: Sequence[Detection]) -> list[Detection]:
     """Detections by the mean of their keypoints along the curve: the order of every list of them."""
-    return sorted(detections, key=lambda d: float(d.keypoints[:, 0].mean()))
+    return sorted(detections, key=along_mm)
+
+
+def along_mm(detection: Detection) -> float:
+    """The mean of a detection's keypoints along the curve."""
+    return float(detection.keypoints[:, 0].mean())
 
 
 @dataclass(frozen=True)

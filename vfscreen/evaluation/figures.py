@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import mannwhitneyu, t
+from scipy.stats import mannwhitneyu
 
-from vfscreen.measure import FREEDOM, MILD, MODERATE
+from vfscreen.measure import MILD, MODERATE, SPREAD_TO_SD, spreads_within
 from vfscreen.study import HEIGHTS
 
 REPEATS = 1000
@@ -87,11 +87,10 @@ def roc_auc(scores: ArrayLike, positive: ArrayLike) -> float:
 
 def coverage(errors: ArrayLike, sd: ArrayLike, of: float = 0.9) -> float:
     """Share of errors within the interval of this probability (Student's t); NaN without SDs."""
-    error, spread = np.asarray(errors, float), np.asarray(sd, float)
+    error, spread = np.asarray(errors, float), np.asarray(sd, float) / SPREAD_TO_SD
     if not error.size or np.isnan(spread).all():
         return float("nan")
-    reach = t.ppf(0.5 + of / 2, FREEDOM) * spread * np.sqrt((FREEDOM - 2) / FREEDOM)
-    return float((np.abs(error) <= reach).mean())
+    return float((np.abs(error) <= spreads_within(of) * spread).mean())
 
 
 def _smallest(table: pd.DataFrame) -> pd.DataFrame:

@@ -43,9 +43,13 @@ class SimulatedStudy:
     volume: Volume
     offset_mm: Floats
 
+    def keypoints_mm(self) -> Floats:
+        """Of all vertebrae, in the image or not, (n, 6, 3) LPS mm, cranial first."""
+        return np.stack([b.keypoints_mm() for b in self.person.spine.bodies]) + self.offset_mm
+
     def truth(self) -> dict[str, Any]:
         """Curve and whole vertebrae in LPS mm, as JSON holds them; the cut ones by name."""
-        bodies = [(b.level, b.keypoints_mm() + self.offset_mm) for b in self.person.spine.bodies]
+        bodies = list(zip((b.level for b in self.person.spine.bodies), self.keypoints_mm(), strict=True))
         whole = [(level, k) for level, k in bodies if self.volume.geometry.contains(k).all()]
         cut = [level for level, k in bodies if 0 < self.volume.geometry.contains(k).sum() < len(k)]
         ratios = [float(genant_ratio(heights_mm(k))) for _, k in whole]

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
@@ -162,10 +161,7 @@ class Spine:
 
     def curve(self) -> SpineCurve:
         """Smooth curve through the midpoints of the middle heights (paper, section 3.1)."""
-        middles = np.stack([b.keypoints_mm()[2:4].mean(0) for b in self.bodies])
-        arc = np.concatenate([[0], np.linalg.norm(np.diff(middles, axis=0), axis=1).cumsum()])
-        dense = np.linspace(0, arc[-1], max(int(arc[-1] * 4), 8))
-        return SpineCurve.through(CubicSpline(arc, middles)(dense))
+        return SpineCurve.through_vertebrae(np.stack([b.keypoints_mm() for b in self.bodies]))
 
 
 def draw_spine(

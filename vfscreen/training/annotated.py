@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
+from vfscreen.curve import SpineCurve
 from vfscreen.localize import window
 from vfscreen.measure import MILD, genant_ratio, heights_mm
 from vfscreen.networks.detector import Detector
@@ -25,7 +26,6 @@ from vfscreen.settings import LocalizeSettings, StraightenSettings
 from vfscreen.simulation.painting import Field
 from vfscreen.straighten import sheet_points
 from vfscreen.training import detector, localizer, refiner
-from vfscreen.training.annotation import centerline
 from vfscreen.training.curves import ratio_figures
 from vfscreen.training.loop import Batch, Figures
 from vfscreen.training.refiner import Crop
@@ -144,7 +144,7 @@ def draw_torso(
 
 def _centers(volume: Volume, reading: Floats, z: Floats) -> tuple[Floats, Floats]:
     """Rows and columns of the annotated curve at heights z, in voxels of the volume."""
-    curve = centerline(reading).points_mm[::-1]
+    curve = SpineCurve.through_vertebrae(reading).points_mm[::-1]
     x, y = (detector.extended(z, curve[:, 2], curve[:, a]) for a in (0, 1))
     _, row, column = np.moveaxis(volume.geometry.to_indices(np.stack([x, y, z], -1)), -1, 0)
     return row, column
@@ -185,7 +185,9 @@ def draw_sheet(rng: np.random.Generator, study: AnnotatedStudy) -> tuple[Field, 
     astray_mm = (
         rng.choice([-1, 1]) * rng.uniform(*detector.BESIDE_MM) if rng.random() < detector.ASTRAY else 0.0
     )
-    curve = detector.jittered(rng, centerline(reading).points_mm, z_range, (beside_mm, astray_mm))
+    curve = detector.jittered(
+        rng, SpineCurve.through_vertebrae(reading).points_mm, z_range, (beside_mm, astray_mm)
+    )
     layers = [volume.sample(sheet_points(curve, settings, o)) for o in settings.sheet_offsets_mm]
     image, rows = detector.filled(layers)
     image[:rows] = augmented(rng, image[:rows])
@@ -228,7 +230,7 @@ def draw_crops(rng: np.random.Generator, study: AnnotatedStudy, n: int) -> list[
 def crop_of(rng: np.random.Generator, study: AnnotatedStudy, vertebrae: Floats, index: int) -> Crop:
     """One of the vertebrae (n, 6, 3) of a study, upright but for the jitter that a detector leaves."""
     volume, keypoints = study.column(), vertebrae[index]
-    frame = refiner.jittered(rng, refiner.frame_on_sheet(keypoints, centerline(vertebrae)))
+    frame = refiner.jittered(rng, refiner.frame_on_sheet(keypoints, SpineCurve.through_vertebrae(vertebrae)))
     hu = volume.sample(crop_points(frame, refiner.SETTINGS))
     own = to_pixels(frame.to_own(keypoints), refiner.SETTINGS)
     return Crop(hu, own, float(volume.geometry.voxel_sizes_mm[0]))

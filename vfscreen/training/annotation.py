@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
-from vfscreen.curve import SpineCurve
 from vfscreen.errors import InconsistentGeometry, InputError
 from vfscreen.volume import Floats, VolumeGeometry
 
@@ -83,13 +81,6 @@ def keypoints_mm(reading: Floats, geometry: VolumeGeometry) -> Floats:
     heights = np.argsort(points[..., 1].mean(2), axis=1)[:, :, None, None]
     points = np.take_along_axis(points, heights, 1)
     return np.asarray(points[np.argsort(-points[..., 2].mean((1, 2)))].reshape(-1, 6, 3))
-
-
-def centerline(keypoints_mm: Floats) -> SpineCurve:
-    """The curve through the midpoints of the middle heights of keypoints (n, 6, 3), cranial first."""
-    middles = keypoints_mm[:, 2:4].mean(1)
-    arc = np.concatenate([[0], np.linalg.norm(np.diff(middles, axis=0), axis=1).cumsum()])
-    return SpineCurve.through(CubicSpline(arc, middles)(np.arange(0, arc[-1], 0.25)))
 
 
 def consensus(readings: Sequence[Floats]) -> Floats:

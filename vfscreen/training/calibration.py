@@ -14,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import t
 
 from vfscreen.errors import StudyError, VfscreenError
 from vfscreen.evaluation.matching import is_whole, match
-from vfscreen.measure import FREEDOM, genant_ratio, heights_mm
+from vfscreen.measure import SPREAD_TO_SD, genant_ratio, heights_mm, spreads_within
 from vfscreen.networks.refiner import N_SPREADS, Refiner
 from vfscreen.networks.weights import Models, load_models, load_weights, save_weights
-from vfscreen.refine import SPREAD_TO_SD
 from vfscreen.screening import screen
 from vfscreen.simulation.cohort import PROTOCOLS, SimulatedStudy, scan_patient
 from vfscreen.volume import Floats
@@ -67,12 +65,12 @@ def spread_factors(z: Floats) -> Floats:
     """
     if not len(z):
         raise VfscreenError("not one vertebra was found to calibrate on: the networks need more training")
-    return np.quantile(np.abs(z), COVERAGE, axis=0) / float(t.ppf(0.5 + COVERAGE / 2, FREEDOM))
+    return np.quantile(np.abs(z), COVERAGE, axis=0) / spreads_within(COVERAGE)
 
 
 def _of_patient(weights: Path, seed: int, index: int) -> Floats:
     """Errors by stated spread (n, 4) of all vertebrae found in one patient's scans."""
-    models = _models(weights)
+    models = models_of_process(weights)
     found = [
         _of_scan(study, models)
         for study in scan_patient(seed, FIRST_PATIENT + index, list(PROTOCOLS.values()))
@@ -85,7 +83,7 @@ def _of_scan(study: SimulatedStudy, models: Models) -> Floats:
         result = screen(study.volume, models)
     except StudyError:
         return np.empty((0, N_SPREADS))
-    true = np.stack([b.keypoints_mm() for b in study.person.spine.bodies]) + study.offset_mm
+    true = study.keypoints_mm()
     whole = is_whole(study.volume.geometry, true)
     pairs, _ = match(np.array([v.center_mm for v in result.vertebrae]), true.mean(1), whole)
     rows = []
@@ -99,7 +97,10 @@ def _of_scan(study: SimulatedStudy, models: Models) -> Floats:
 
 
 @cache
-def _models(weights: Path) -> Models:
-    """Loaded once by each process, which works on one thread: there are as many as CPUs."""
+def models_of_process(weights: Path | None) -> Models:
+    """The networks in a folder, or the shipped ones, loaded once by each process of a pool.
+
+    A process works on one thread: there are as many as CPUs.
+    """
     torch.set_num_threads(1)
     return load_models(weights, "cpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,8 +22,8 @@ from vfscreen.simulation.person import Person, draw_person
 from vfscreen.simulation.scanner import acquire, draw_scanner, fine_planes, sample_slices
 from vfscreen.simulation.spine import FOR_TRAINING
 from vfscreen.straighten import sheet_points
-from vfscreen.training.loop import Batch, Plan
-from vfscreen.training.task import Task, run
+from vfscreen.training.loop import Batch
+from vfscreen.training.task import Task
 from vfscreen.volume import AIR_HU, Floats
 
 ROWS = 192
@@ -40,12 +39,9 @@ POSITIVE_IOU = 0.5
 DOUBTFUL_IOU = 0.2  # anchors that meet a vertebra cut by the edge count neither way
 
 
-def train(
-    out: Path, steps: int, seed: int, device: str = "auto", workers: int = 1, start: Path | None = None
-) -> None:
-    """Train to `steps` and write `detector.pt` to `out`; called again it goes on. `start`: see `task`."""
-    task = Task("detector", Detector, make_batch, loss, "simulated sheets")
-    run(task, Plan(out, steps, seed, device, workers), start)
+def simulated(_seed: int) -> Task:
+    """The training of the detector on simulated CT."""
+    return Task("detector", Detector, make_batch, loss, "simulated sheets")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,8 +18,8 @@ from vfscreen.simulation.painting import Field, SampleGrid, paint
 from vfscreen.simulation.person import Person, draw_person
 from vfscreen.simulation.scanner import draw_scanner, finish
 from vfscreen.simulation.spine import FOR_TRAINING
-from vfscreen.training.loop import Batch, Plan
-from vfscreen.training.task import Task, run
+from vfscreen.training.loop import Batch
+from vfscreen.training.task import Task
 from vfscreen.volume import AIR_HU, Floats
 
 VOXEL_MM = LocalizeSettings().voxel_mm
@@ -31,12 +30,9 @@ SIDES = (64, 80, 96, 112)
 DEPTHS = (48, 64, 80)
 
 
-def train(
-    out: Path, steps: int, seed: int, device: str = "auto", workers: int = 1, start: Path | None = None
-) -> None:
-    """Train to `steps` and write `localizer.pt` to `out`; called again it goes on. `start`: see `task`."""
-    task = Task("localizer", Localizer, make_batch, loss, "simulated torsos")
-    run(task, Plan(out, steps, seed, device, workers), start)
+def simulated(_seed: int) -> Task:
+    """The training of the localizer on simulated CT."""
+    return Task("localizer", Localizer, make_batch, loss, "simulated torsos")
 
 
 def make_batch(seed: int, step: int) -> Batch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from vfscreen.simulation.person import Person, draw_person
 from vfscreen.simulation.scanner import Scanner, acquire, draw_scanner, fine_planes, sample_slices
 from vfscreen.simulation.spine import FOR_TRAINING, Body
 from vfscreen.training.curves import ratio_figures
-from vfscreen.training.loop import Batch, Figures, Plan
-from vfscreen.training.task import Task, run
+from vfscreen.training.loop import Batch, Figures
+from vfscreen.training.task import Task
 from vfscreen.volume import AIR_HU, Floats
 
 SETTINGS = RefineSettings()
@@ -37,12 +36,9 @@ VALIDATION_PERSONS = 60
 STEPS = 6000
 
 
-def train(
-    out: Path, steps: int, seed: int, device: str = "auto", workers: int = 1, start: Path | None = None
-) -> None:
-    """Train to `steps` and write `refiner.pt` to `out`; called again it goes on. `start`: see `task`."""
-    task = Task("refiner", Refiner, make_batch, loss, "simulated crops", Validation(seed))
-    run(task, Plan(out, steps, seed, device, workers), start)
+def simulated(seed: int) -> Task:
+    """The training of the refiner on simulated CT."""
+    return Task("refiner", Refiner, make_batch, loss, "simulated crops", Validation(seed))
 
 
 @dataclass(frozen=True)

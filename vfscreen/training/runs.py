@@ -43,8 +43,7 @@ def train_simulated(networks: Sequence[str], out: Path, options: Options) -> Non
     """
     check_start(networks, options.start)
     for name in networks:
-        plan = plan_of(name, out, options)
-        NETWORKS[name].train(out / name, plan.steps, plan.seed, plan.device, plan.workers, options.start)
+        task.run(NETWORKS[name].simulated(options.seed), plan_of(name, out, options), options.start)
     weights = collect(out)
     done = is_calibrated(weights / "refiner.pt", out / "refiner" / "refiner.pt")
     if set(networks) == set(NETWORKS) and options.patients and not done:
