@@ -29,9 +29,9 @@ def random_weights(tmp_path_factory):
     """A folder with weights of both networks that were never trained."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    save_weights(Localizer(), folder / "localizer.pt", {"steps": 0})
-    save_weights(Detector(), folder / "detector.pt", {"steps": 0})
-    save_weights(Refiner(), folder / "refiner.pt", {"steps": 0})
+    save_weights(Localizer(), folder / "localizer.safetensors", {"steps": 0})
+    save_weights(Detector(), folder / "detector.safetensors", {"steps": 0})
+    save_weights(Refiner(), folder / "refiner.safetensors", {"steps": 0})
     return folder
 
 

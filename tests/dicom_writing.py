@@ -11,10 +11,19 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from vfscreen.study import StudyImage
 from vfscreen.volume import Volume, VolumeGeometry, lps_from_ras
+
+X, Y, Z = 2.0 * np.eye(3)[0], 2.0 * np.eye(3)[1], 3.0 * np.eye(3)[2]
+"""Steps along columns, rows and slices of an axial image, LPS mm."""
 
 PRIVATE = ("DOE", "JANE", "19500101", "1950-01-01")
 """What stands in the headers that `write_series` writes and must stand in no result."""
+
+
+def axial() -> np.ndarray:
+    """The steps along k, j, i of an axial image, head first and supine."""
+    return np.column_stack([Z, Y, X])
 
 
 def ramp_volume(
@@ -33,6 +42,13 @@ def ramp_hu(points_mm: np.ndarray) -> np.ndarray:
     """Linear in LPS mm, another slope along each axis: linear interpolation gives it back exactly."""
     x, y, z = np.moveaxis(points_mm, -1, 0)
     return 7 * x - 11 * y + 3 * z + 800
+
+
+def assert_same_hu_in_the_patient(image: StudyImage) -> None:
+    """The image is that of a `ramp_volume`, whatever way its axes run."""
+    points = np.array([10, -20, -300]) + np.random.default_rng(0).uniform(-7, 7, (50, 3))
+    assert image.volume.hu.dtype == np.int16
+    np.testing.assert_allclose(image.volume.sample(points), ramp_hu(points), atol=1.0)
 
 
 def write_series(

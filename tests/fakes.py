@@ -97,6 +97,7 @@ def no_vertebra(sheets: NDArray[np.float32]) -> tuple[Floats, Floats]:
 def write_study(path: Path, hu: int = BONE_HU, height: int = 40, bend: int = 0) -> Path:
     """A NIfTI volume with a column of bone in soft tissue, `height` planes of 3 mm; hu 0 is no bone."""
     voxels = np.zeros((30, 30, height), np.int16)  # x to the left, y to posterior, z to cranial
+    voxels[0, 0] = -1000  # an image of one value is refused
     for k in range(height):
         x = 12 + round(bend * np.sin(np.pi * k / height))
         voxels[x : x + 6, 15:21, k] = hu

@@ -203,15 +203,15 @@ def test_dying_hanging_and_raising_readers_cost_one_row_each(
         fakes.write_study(tmp_path / "in" / f"{name}.nii.gz")
     accident_prone = partial(pipeline.Screening, read=fakes.read_with_accidents)
     monkeypatch.setattr(pipeline, "Screening", accident_prone)
-    settings = Settings(read=ReadSettings(time_limit_s=4.0))
-    run(tmp_path / "in", tmp_path / "out", settings, models=fakes.fake_models(), workers=2)
+    run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=2, time_limit_s=4.0)
     rows = studies(tmp_path / "out")
     assert list(rows.index) == names
     assert set(rows.loc[["1_good", "3_good", "6_good", "7_good"], "status"]) <= MEASURED
     errors = {"2_dies": "reader_died", "4_raises": "unexpected_error", "5_hangs": "reader_timeout"}
     assert rows.loc[list(errors), "error"].to_dict() == errors
     assert "exit code 3" in rows.loc["2_dies", "reason"]
-    assert "ZeroDivisionError: an exception that no stage foresaw" in rows.loc["4_raises", "reason"]
+    assert rows.loc["4_raises", "reason"].startswith("ZeroDivisionError in ")
+    assert "foresaw" not in rows.loc["4_raises", "reason"]  # its text may repeat a header's
 
 
 def test_studies_that_an_accident_cost_are_tried_again(

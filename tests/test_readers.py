@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pydicom
 import pytest
-from dicom_writing import PRIVATE, damaged, nifti_image, ramp_hu, ramp_volume, write_nifti, write_series
+from dicom_writing import (
+    PRIVATE,
+    X,
+    Y,
+    Z,
+    assert_same_hu_in_the_patient,
+    axial,
+    damaged,
+    ramp_volume,
+    write_nifti,
+    write_series,
+)
 from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from scipy.spatial.transform import Rotation
 
@@ -24,12 +33,11 @@ from vfscreen.errors import (
     TooShort,
     UnreadableFile,
 )
-from vfscreen.readers import dicom, nifti, read_geometry, read_study, read_volume
+from vfscreen.readers import dicom, read_geometry, read_study, read_volume
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyImage
 
 SHARED = Path(__file__).parents[2] / "shared"
-X, Y, Z = 2.0 * np.eye(3)[0], 2.0 * np.eye(3)[1], 3.0 * np.eye(3)[2]
 TILT = np.deg2rad(18.5)
 AXES = {  # steps along slices, rows, columns
     "head first, supine": (Z, Y, X),
@@ -41,16 +49,6 @@ AXES = {  # steps along slices, rows, columns
     "tilted gantry": (Z, 2.0 * np.array([0, np.cos(TILT), -np.sin(TILT)]), X),
 }
 AXCODES = ["RAS", "LPS", "LAS", "RPI", "SRA", "IPL", "ASR"]
-
-
-def axial() -> np.ndarray:
-    return np.column_stack(AXES["head first, supine"])
-
-
-def assert_same_hu_in_the_patient(image: StudyImage) -> None:
-    points = np.array([10, -20, -300]) + np.random.default_rng(0).uniform(-7, 7, (50, 3))
-    assert image.volume.hu.dtype == np.int16
-    np.testing.assert_allclose(image.volume.sample(points), ramp_hu(points), atol=1.0)
 
 
 def read(path: Path, **limits: float) -> StudyImage:
@@ -168,26 +166,21 @@ DICOM_FAULTS = {
         InconsistentGeometry,
         "a gap of 6.00 mm between z =",
     ),
-    "a doubled slice": (
-        lambda files: shutil.copy(files[9], files[9].with_name("x.dcm")),
+    "another slice at the same place": (
+        lambda files: edit(shutil.copy(files[9], files[9].with_name("x.dcm")), SOPInstanceUID="1.2.3"),
         InconsistentGeometry,
-        "two",
-    ),
-    "an uneven step": (
-        lambda files: edit(files[9], ImagePositionPatient=[-1, -29, -306.7]),
-        InconsistentGeometry,
-        "even stack",
+        "two slices lie at z =",
     ),
     "a slice out of line": (
         lambda files: edit(files[9], ImagePositionPatient=[5, -29, -307.5]),
         InconsistentGeometry,
-        "even stack",
+        "straight line",
     ),
-    "another pixel size": (lambda files: edit(files[3], PixelSpacing=[1, 1]), InconsistentGeometry, "size"),
+    "another pixel size": (lambda files: edit(files[3], PixelSpacing=[1, 1]), InconsistentGeometry, "a gap"),
     "another orientation": (
         lambda files: edit(files[3], ImageOrientationPatient=[0, 1, 0, -1, 0, 0]),
         InconsistentGeometry,
-        "parallel",
+        "a gap",
     ),
     "crooked axes": (
         lambda files: edit(files[3], ImageOrientationPatient=[1, 0, 0, 0.5, 1, 0]),
@@ -261,137 +254,29 @@ def test_slices_of_different_size_are_refused(tmp_path):
     small = write_series(tmp_path / "small", ramp_volume(axial(), (24, 8, 12)), **uids)
     shutil.move(small[3], files[3])
     shutil.rmtree(tmp_path / "small")
-    with pytest.raises(InconsistentGeometry, match="pixels"):
+    with pytest.raises(InconsistentGeometry, match="a gap"):
         read(tmp_path)
-
-
-def spoiled_nifti(fault: str) -> nibabel.Nifti1Image:
-    image = nifti_image(ramp_volume(axial()))
-    data, affine = np.asarray(image.dataobj), image.affine
-    if fault == "two volumes":
-        return nibabel.Nifti1Image(np.stack([data, data], -1), affine)
-    if fault == "one slice":
-        return nibabel.Nifti1Image(data[..., 0], affine)
-    if fault == "colours":
-        colour = np.dtype([(name, "u1") for name in "RGB"])
-        return nibabel.Nifti1Image(np.zeros(data.shape, colour), affine)
-    if fault == "singular affine":
-        image.header["srow_z"] = 0
-    if fault == "no orientation":
-        image.header["sform_code"] = image.header["qform_code"] = 0
-    return nibabel.Nifti1Image(data, None, image.header)
-
-
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        ("two volumes", UnreadableFile),
-        ("one slice", UnreadableFile),
-        ("colours", UnreadableFile),
-        ("singular affine", MissingGeometry),
-        ("no orientation", MissingGeometry),
-    ],
-)
-def test_a_fault_of_a_nifti_file_has_its_code(tmp_path, fault, error):
-    nibabel.save(spoiled_nifti(fault), tmp_path / "ct.nii.gz")
-    with pytest.raises(error, match=r"ct\.nii\.gz"):
-        read(tmp_path)
-
-
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_a_truncated_nifti_file_is_unreadable(tmp_path, suffix):
-    path = write_nifti(tmp_path / f"ct{suffix}", ramp_volume(axial()))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UnreadableFile, match=path.name):
-        read(path)
-
-
-def test_a_byte_changed_in_a_packed_nifti_file_is_noticed(tmp_path):
-    image = nifti_image(ramp_volume(axial()))
-    raw = bytearray(gzip.compress(image.to_bytes(), 0))  # stored blocks: only the checksum can tell
-    raw[len(raw) // 2] ^= 0xFF
-    (tmp_path / "ct.nii.gz").write_bytes(raw)
-    with pytest.raises(UnreadableFile, match=r"ct\.nii\.gz"):
-        read(tmp_path / "ct.nii.gz")
-
-
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_a_header_that_promises_more_than_the_file_can_hold_is_unreadable(tmp_path, suffix):
-    content = bytearray(nifti_image(ramp_volume(axial())).to_bytes())
-    content[42:48] = np.array([20000, 20000, 20000], "<i2").tobytes()
-    path = tmp_path / f"ct{suffix}"
-    path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
-    with pytest.raises(UnreadableFile, match="promises 16000000000000 bytes"):
-        read(path)
-
-
-def test_an_unknown_unit_of_a_nifti_file_makes_it_unreadable(tmp_path):
-    path = write_nifti(tmp_path / "ct.nii", ramp_volume(axial()))
-    content = bytearray(path.read_bytes())
-    content[123] = 7
-    path.write_bytes(content)
-    with pytest.raises(UnreadableFile, match=r"ct\.nii"):
-        nifti.read_geometry(StudyFiles("s", "s", (path,)))
+    with pytest.raises(InconsistentGeometry, match="other pixels"):
+        read_study(StudyFiles("s", "s", tuple(files)), ReadSettings())
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".dcm"])
-def test_reading_a_damaged_file_gives_an_image_or_a_study_error(tmp_path, suffix):
-    path = tmp_path / f"0000{suffix}"
-    if suffix == ".dcm":
-        files = tuple(write_series(tmp_path, ramp_volume(axial(), (2, 4, 5))))
-    else:
-        files = (write_nifti(path, ramp_volume(axial())),)
-    for content in damaged(path.read_bytes(), 60, 348 if suffix == ".nii" else 2000):
-        path.write_bytes(content)
+def test_reading_a_damaged_file_gives_an_image_or_a_study_error(tmp_path):
+    files = tuple(write_series(tmp_path, ramp_volume(axial(), (2, 4, 5))))
+    for content in damaged(files[0].read_bytes(), 60, 2000):
+        files[0].write_bytes(content)
         with suppress(StudyError):
             read_study(StudyFiles("s", "s", files), ReadSettings(min_extent_mm=0))
 
 
-def test_the_words_of_a_decoder_become_one_line(tmp_path):
+def test_what_a_decoder_cannot_read_is_named_without_its_words(tmp_path):
     files = write_series(tmp_path, ramp_volume(axial()))
     dataset = pydicom.dcmread(files[5])
     dataset.compress(RLELossless, encoding_plugin="pydicom")
     dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
     dataset.save_as(files[5])
-    with pytest.raises(UnreadableFile, match=r"0005\.dcm cannot be decoded: .*pyjpegls") as caught:
+    with pytest.raises(UnreadableFile, match=r"0005\.dcm cannot be decoded \(\w+\)$"):
         read(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("unit", "mm"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0), ("unknown", 1.0)]
-)
-def test_nifti_units_become_millimetres(tmp_path, unit, mm):
-    image = nifti_image(ramp_volume(axial()))
-    image.header.set_xyzt_units(unit)
-    image.set_sform(np.diag([1 / mm, 1 / mm, 1 / mm, 1]) @ image.affine, 1)
-    nibabel.save(image, tmp_path / "ct.nii")
-    assert_same_hu_in_the_patient(read(tmp_path))
-
-
-def test_the_qform_is_used_where_there_is_no_sform(tmp_path):
-    image = nifti_image(ramp_volume(axial()))
-    image.set_qform(image.affine, 1)
-    image.header["sform_code"] = 0
-    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), None, image.header), tmp_path / "ct.nii")
-    assert_same_hu_in_the_patient(read(tmp_path))
-
-
-def test_nifti_scaling_a_last_axis_of_one_and_values_that_are_no_number(tmp_path):
-    image = nifti_image(ramp_volume(axial()))
-    data = np.asarray(image.dataobj).astype(np.float32)[..., None]
-    data[0, 0, 0] = np.nan
-    data[1, 0, 0] = np.inf
-    data[2, 0, 0] = 1e9
-    scaled = nibabel.Nifti1Image((data - 100) / 2, image.affine)
-    scaled.header.set_slope_inter(2, 100)
-    scaled.header.set_xyzt_units("mm")
-    nibabel.save(scaled, tmp_path / "ct.nii.gz")
-    result = read(tmp_path)
-    assert_same_hu_in_the_patient(result)
-    assert result.volume.hu.min() >= -1024
-    assert (result.volume.hu[0, 0, :3] == [-1024, -1024, 32767]).all()
 
 
 def test_a_short_image_says_how_much_it_covers_and_how_much_is_needed(tmp_path):
@@ -450,16 +335,18 @@ def as_ct_pair(source: Path, folder: Path) -> StudyFiles:
 def test_every_transfer_syntax_gives_the_same_hu(tmp_path, name):
     folder = shared("dicom/transfer_syntaxes")
     (tmp_path / "plain").mkdir()
-    plain = dicom.read(as_ct_pair(folder / "1.dcm", tmp_path / "plain")).volume.hu
+    plain = dicom.read(as_ct_pair(folder / "1.dcm", tmp_path / "plain"), ReadSettings()).volume.hu
     assert plain.max() > plain.min()
-    np.testing.assert_array_equal(dicom.read(as_ct_pair(folder / name, tmp_path)).volume.hu, plain)
+    np.testing.assert_array_equal(
+        dicom.read(as_ct_pair(folder / name, tmp_path), ReadSettings()).volume.hu, plain
+    )
 
 
 def test_twelve_bits_are_masked_and_sign_extended(tmp_path):
     folder = shared("dicom/twelve_bit")
-    unsigned = dicom.read(as_ct_pair(folder / "12bitUnsigned_0x0F0F.dcm", tmp_path)).volume.hu
+    unsigned = dicom.read(as_ct_pair(folder / "12bitUnsigned_0x0F0F.dcm", tmp_path), ReadSettings()).volume.hu
     assert (unsigned.min(), unsigned.max()) == (0, 4095)
-    signed = dicom.read(as_ct_pair(folder / "12bitSigned_0x0F0F.dcm", tmp_path)).volume.hu
+    signed = dicom.read(as_ct_pair(folder / "12bitSigned_0x0F0F.dcm", tmp_path), ReadSettings()).volume.hu
     assert (signed.min(), signed.max()) == (-1024, 2047)
 
 

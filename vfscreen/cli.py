@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import signal
 import sys
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 LISTED_STUDIES = 20
 """Runs of up to so many studies end with a table of the studies."""
+LISTED_SERIES = 60
+"""`check` lists up to so many series on the terminal."""
 
 app = typer.Typer(
     add_completion=False,
@@ -81,18 +84,48 @@ Weights = Annotated[
     Path | None,
     typer.Option(help="Folder with weights, instead of the shipped ones.", rich_help_panel="Method"),
 ]
+Series = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--series",
+        metavar="UID|FILE",
+        help="Screen this series, whatever the rule says: its UID, or a CSV with a column series_uid.",
+        rich_help_panel="Input",
+    ),
+]
+Archive = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="Folder, NIfTI file or manifest (.csv, .parquet).")
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")]
 
 
 @app.command("run")
 def run_command(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="INPUT", help="Folder, NIfTI file or manifest (.csv, .parquet)."),
-    ],
+    source: Archive,
     out: Out,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first N studies.", rich_help_panel="Input")
+    ] = None,
+    series: Series = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Only the studies that failed, again.", rich_help_panel="Input"),
+    ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Start afresh: earlier results are moved into set_aside/.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
+    pseudonymise: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KEYFILE",
+            help="Replace patient, study, series and source by keyed hashes, and shift dates.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     thumbnails: Annotated[
         Thumbnails, typer.Option(help="Studies that get a picture.", rich_help_panel="Output")
@@ -111,10 +144,22 @@ def run_command(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Studies the device takes at once.", rich_help_panel="Machine")
     ] = 8,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that reading a study may take.", rich_help_panel="Machine")
+    ] = 600.0,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0.5,
+            help="GiB that a reader may use; a share of three quarters of the machine's unless set.",
+            rich_help_panel="Machine",
+        ),
+    ] = None,
 ) -> None:
     """Screen an archive: tables, flagged studies and pictures. Called again, it goes on where it stopped."""
     from vfscreen import pipeline, progress
     from vfscreen.networks.weights import load_models
+    from vfscreen.pseudonyms import Pseudonyms
 
     settings = Settings(
         refine=RefineSettings(enabled=not paper), measure=MeasureSettings(threshold=threshold)
@@ -130,6 +175,12 @@ def run_command(
                 batch_size=batch_size,
                 limit=limit,
                 thumbnails=thumbnails.value,
+                time_limit_s=timeout,
+                memory_mib=None if memory is None else int(memory * 1024),
+                series=_series_uids(series),
+                pseudonyms=None if pseudonymise is None else Pseudonyms.from_file(pseudonymise),
+                retry_failed=retry_failed,
+                fresh=fresh,
                 progress=on_progress,
             )
     except KeyboardInterrupt as interrupt:
@@ -139,6 +190,27 @@ def run_command(
         raise typer.Exit(143 if isinstance(interrupt, _Terminated) else 130) from None
     _print_summary(Console(), summary)
     raise typer.Exit(0 if summary.measured else 1)
+
+
+@app.command("check")
+def check_command(
+    source: Archive,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for series.csv and series.parquet; a run into it need not read the headers again.",
+            file_okay=False,
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    series: Series = None,
+) -> None:
+    """List the series of an archive from headers alone: which would be screened, which not, and why."""
+    from vfscreen.check import check
+
+    rows = check(source, Settings().read, out, _series_uids(series))
+    _print_check(Console(), rows, out)
+    raise typer.Exit(0 if any(row["verdict"] == "screened" for row in rows) else 1)
 
 
 @app.command()
@@ -248,7 +320,6 @@ def main() -> None:
     """The console command: errors of vfscreen and of the disk become one line on stderr and exit code 2."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[_OnStderr()])
     logging.captureWarnings(True)
-    logging.getLogger("pydicom").propagate = False  # it warns of the same
     logging.getLogger("vfscreen").setLevel(logging.INFO)
     try:
         app()
@@ -321,6 +392,43 @@ def _studies_table(rows: list[dict[str, Any]]) -> Table:
             {True: "yes", False: "no", None: ""}[row["flagged"]],
         )
     return table
+
+
+def _print_check(console: Console, rows: list[dict[str, Any]], out: Path | None) -> None:
+    counts = Counter((row["verdict"], row["error"] or "") for row in rows)
+    table = Table("verdict", "error", "series", box=SIMPLE)
+    for (verdict, error), count in sorted(counts.items()):
+        table.add_row(verdict, error, str(count))
+    console.print(table)
+    studies = {(row["study_id"], row["source"]) for row in rows}
+    lines = [f"{len(studies)} studies." + (f" All series: {out / 'series.csv'}" if out else "")]
+    if len(rows) <= LISTED_SERIES:
+        listed = [f"{row['source']}  {row['series_uid'] or ''}  {_judged(row)}" for row in rows]
+        lines = [*listed, "", *lines]
+    elif out is None:
+        lines.append("With --out FOLDER all series are listed there.")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _judged(row: dict[str, Any]) -> str:
+    code = f" ({row['error']})" if row["error"] else ""
+    return f"{row['verdict']}{code}: {row['reason']}"
+
+
+def _series_uids(values: list[str] | None) -> list[str]:
+    """UIDs as they are given, or as the column `series_uid` of a CSV lists them."""
+    uids: list[str] = []
+    for value in values or []:
+        uids += _listed_uids(Path(value)) if Path(value).is_file() else [value]
+    return uids
+
+
+def _listed_uids(path: Path) -> list[str]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if "series_uid" not in (rows.fieldnames or ()):
+            raise InputError(f"{path} has no column series_uid")
+        return [row["series_uid"].strip() for row in rows if row["series_uid"]]
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,12 +24,23 @@ logger = logging.getLogger(__name__)
 _MAX_DIFFERENCES = 3  # named in a message
 
 
-def method(source: Path, settings: Settings, models: Models) -> dict[str, Any]:
-    """What must be the same in all calls that share one result folder, as JSON holds it."""
+def method(
+    source: Path,
+    settings: Settings,
+    models: Models,
+    series: Collection[str] = (),
+    pseudonyms: str | None = None,
+) -> dict[str, Any]:
+    """What must be the same in all calls that share one result folder, as JSON holds it.
+
+    `series` are those asked for by UID, `pseudonyms` is the digest of the key.
+    """
     made_with = {
         "input": str(source.resolve()),
         "settings": asdict(settings),
         "weights": dict(models.provenance),
+        "series": sorted(series),
+        "pseudonyms": pseudonyms,
     }
     return dict(json.loads(json.dumps(made_with)))
 
@@ -44,7 +56,7 @@ def earlier_calls(out: Path, method: Mapping[str, Any]) -> list[dict[str, Any]]:
         named = "; ".join(differences[:_MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
         raise InputError(
             f"{out} holds results made in another way: {named}. One table must not mix the two, so "
-            "choose another folder"
+            "choose another folder, or start afresh with --fresh"
         )
     return list(earlier.get("calls", []))
 
@@ -66,6 +78,7 @@ class Journal:
         """
         call = {
             "started": _now().isoformat(timespec="milliseconds"),
+            "command": sys.argv,
             "versions": provenance.versions(),
             "options": dict(options),
             "machine": {**provenance.machine(), "device": device},

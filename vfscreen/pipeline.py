@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -26,15 +26,18 @@ from vfscreen import journal, provenance
 from vfscreen.curve import SpineCurve
 from vfscreen.detect import padded
 from vfscreen.discover import discover
+from vfscreen.discover.index import INDEX_NAME
 from vfscreen.errors import InputError, ReaderDied, ReaderTimeout, StudyError, UnexpectedError, VfscreenError
 from vfscreen.journal import Journal
 from vfscreen.localize import LocalizerInput, localize
 from vfscreen.progress import OnProgress, Tally, silent
-from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReadStudy, Straighten
+from vfscreen.pseudonyms import Pseudonyms
+from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReaderLimits, ReadStudy, Straighten
 from vfscreen.readers import read_study
 from vfscreen.report.thumbnail import thumbnail
 from vfscreen.results import (
     STAGES,
+    Finished,
     ResultWriter,
     StudyKey,
     StudyRecord,
@@ -42,6 +45,7 @@ from vfscreen.results import (
     finished_studies,
     is_flagged,
     locked,
+    set_aside,
     study_key,
 )
 from vfscreen.screening import Measured, measure_studies
@@ -88,6 +92,8 @@ class RunOptions:
     batch_size: int
     limit: int | None
     thumbnails: Thumbnails
+    time_limit_s: float
+    memory_mib: int  # of a reader
 
 
 def run(
@@ -101,48 +107,72 @@ def run(
     batch_size: int = 8,
     limit: int | None = None,
     thumbnails: Thumbnails = "flagged",
+    time_limit_s: float = 600.0,
+    memory_mib: int | None = None,
+    series: Collection[str] = (),
+    pseudonyms: Pseudonyms | None = None,
+    retry_failed: bool = False,
+    fresh: bool = False,
     progress: OnProgress = silent,
 ) -> RunSummary:
     """Screen every study of a folder, file or manifest, and write the tables into `out`.
 
     Studies that `out` already holds are not repeated, so the same call goes on where an earlier one
-    stopped; only those whose reader died or hung, or whose error nobody foresaw, are tried again.
-    `limit` takes the first so many studies of the input. From a script, call it under
-    `if __name__ == "__main__":`, since the readers are spawned processes.
+    stopped; only those whose files changed, whose reader died or hung, or whose error nobody foresaw,
+    are screened again. With `retry_failed` those that failed are screened again, and no others; with
+    `fresh` what `out` holds is set aside first.
+
+    `limit` takes the first so many studies of the input. `time_limit_s` and `memory_mib` are what one
+    study may cost a reader. `series` names UIDs that are screened instead of those of the rule.
+    From a script, call it under `if __name__ == "__main__":`, since the readers are spawned processes.
 
     Raises InputError for a wrong input, and for an `out` that is unwritable, in use by another run,
     or holds results of another input, settings or weights; WeightsError for wrong weights; and
     VfscreenError when results cannot be written or the device fails; never for a single study.
     """
     source, out, settings = Path(source), Path(out), settings or Settings()
-    options = RunOptions(workers or default_workers(), batch_size, limit, thumbnails)
+    workers = workers or default_workers()
+    memory_mib = memory_mib or default_memory_mib(workers)
+    options = RunOptions(workers, batch_size, limit, thumbnails, time_limit_s, memory_mib)
     models = models or _load_models(device)
-    method = journal.method(source, settings, models)
-    journal.earlier_calls(out, method)  # refuse before the walk through an archive, which may take long
-    studies = discover(source)[:limit]
+    method = _method(source, settings, models, series, pseudonyms)
     with locked(out):
+        if fresh:
+            _set_aside(out)
+        journal.earlier_calls(out, method)  # refuse before the walk through an archive, which may take long
+        index = None if pseudonyms else out / INDEX_NAME  # it holds names of files and patients
+        studies = discover(source, settings.read, index=index, series=series)[:limit]
         results, call = _open_results(out, method, models.device, settings, options)
         finished = finished_studies(out)
-        pending = [study for study in studies if _key(study) not in finished]
+        if retry_failed:
+            studies = _with_row(studies, finished, pseudonyms)
+        pending = _pending(studies, finished, pseudonyms, retry_failed)
         tally = Tally(total=len(studies), before=len(studies) - len(pending))
         writer = WriterThread(results)
         try:
             progress(tally)
-            with closing(Screening(models, settings, options).screen(pending)) as screened:
+            screening = Screening(models, settings, options, name=partial(_name, pseudonyms))
+            with closing(screening.screen(pending)) as screened:
                 for study in screened:
-                    writer.put(study.record, study.picture(settings, thumbnails))
-                    tally = _counted(tally, study.record, settings)
+                    record = pseudonyms.record(study.record) if pseudonyms else study.record
+                    writer.put(record, study.picture(settings, thumbnails))
+                    tally = _counted(tally, record, settings)
                     progress(tally)
         finally:  # also after Ctrl-C: what is finished becomes tables
             writer.close()
             summary = _make_tables(call, tally.new)
-        _check_rows(studies, out)
+        _check_rows(studies, out, pseudonyms)
     return summary
 
 
 def default_workers() -> int:
     """One reader a CPU, less one for the main process; past eight the disk is the limit."""
     return max(1, min(8, provenance.usable_cpus() - 1))
+
+
+def default_memory_mib(workers: int) -> int:
+    """What a reader may use: its share of three quarters of the machine's memory, at least 2 GiB."""
+    return max(2048, int(0.75 * provenance.memory_mib() / workers))
 
 
 @dataclass(frozen=True)
@@ -175,9 +205,7 @@ class _Passage:
 
     def record(self, result: StudyResult | None = None, error: StudyError | None = None) -> StudyRecord:
         study = self.study
-        return StudyRecord(
-            study.study_id, study.source, study.patient_id, result, error, self.header, self.seconds
-        )
+        return _record(study, result, error, self.header, self.seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,10 +221,19 @@ class Screening:
     """The main loop: it owns the readers and the device thread, and knows where each study is."""
 
     def __init__(
-        self, models: Models, settings: Settings, options: RunOptions, read: ReadStudy = read_study
+        self,
+        models: Models,
+        settings: Settings,
+        options: RunOptions,
+        read: ReadStudy = read_study,
+        name: Callable[[StudyFiles], str] = lambda study: study.source,
     ) -> None:
-        """`read` is a function of a module, since it is handed to the readers by name."""
+        """`read` is a function of a module, since it is handed to the readers by name.
+
+        `name` is what a study is called in the log.
+        """
         self._models, self._settings, self._options, self._read = models, settings, options, read
+        self._name = name
         self._pending: deque[StudyFiles] = deque()
         self._passages: dict[str, _Passage] = {}
         self._inputs: list[_Waiting[LocalizerInput]] = []
@@ -212,7 +249,7 @@ class Screening:
         """Each study once, in the order in which they are finished."""
         for study in studies:
             if study.error:
-                yield Screened(_unread(study, study.error))
+                yield Screened(_record(study, None, study.error, StudyHeader(), {}))
             else:
                 self._pending.append(study)
         self._device = DeviceThread()
@@ -232,8 +269,9 @@ class Screening:
     # Giving work
 
     def _feed_readers(self) -> None:
+        limits = ReaderLimits(self._options.time_limit_s, self._options.memory_mib)
         while len(self._readers) < min(self._options.workers, len(self._pending)):
-            self._readers.append(Reader(self._settings, self._read))
+            self._readers.append(Reader(self._settings, limits, self._read))
         for reader in self._readers:
             if self._pending and reader.wants_study:
                 study = self._pending.popleft()
@@ -286,7 +324,7 @@ class Screening:
         if command is None or isinstance(command, Forget):
             return
         for message in reply.messages:
-            logger.warning("%s: %s", command.study.source, message)
+            logger.warning("%s: %s", self._name(command.study), message)
         passage = self._passages[command.study.study_id]
         stage = "read" if isinstance(command, Read) else "straighten"
         passage.seconds[stage] = reply.seconds
@@ -351,7 +389,7 @@ class Screening:
 
     def _replace_overdue_readers(self) -> None:
         for reader in list(self._readers):
-            if reader.is_overdue(self._settings.read.time_limit_s):
+            if reader.is_overdue():
                 self._lose(reader, died=False)
 
     def _lose(self, reader: Reader, *, died: bool) -> None:
@@ -376,7 +414,7 @@ class Screening:
     def _loss(self, exit_code: int | None, died: bool) -> StudyError:
         if died:
             return ReaderDied(f"the reader process ended (exit code {exit_code}) while it held this study")
-        return ReaderTimeout(f"reading took longer than {self._settings.read.time_limit_s:g} s")
+        return ReaderTimeout(f"reading took longer than {self._options.time_limit_s:g} s")
 
     def _count_failed_start(self, exit_code: int | None) -> None:
         self._failed_starts += 1
@@ -387,8 +425,24 @@ class Screening:
             )
 
 
-def _unread(study: StudyFiles, error: StudyError) -> StudyRecord:
-    return StudyRecord(study.study_id, study.source, study.patient_id, None, error, StudyHeader(), {})
+def _record(
+    study: StudyFiles,
+    result: StudyResult | None,
+    error: StudyError | None,
+    header: StudyHeader,
+    seconds: Mapping[str, float],
+) -> StudyRecord:
+    return StudyRecord(
+        study.study_id,
+        study.source,
+        study.patient_id,
+        result,
+        error,
+        header,
+        seconds,
+        study.choice,
+        study.stamp,
+    )
 
 
 def _counted(tally: Tally, record: StudyRecord, settings: Settings) -> Tally:
@@ -409,8 +463,63 @@ def _load_models(device: str) -> Models:
     return load_models(device=device)
 
 
-def _key(study: StudyFiles) -> StudyKey:
-    return study_key(study.study_id, study.source)
+def _method(
+    source: Path,
+    settings: Settings,
+    models: Models,
+    series: Collection[str],
+    pseudonyms: Pseudonyms | None,
+) -> dict[str, Any]:
+    if pseudonyms is None:
+        return journal.method(source, settings, models, series)
+    named = [pseudonyms.series(uid) for uid in series]
+    return journal.method(source, settings, models, named, pseudonyms.key_digest)
+
+
+def _name(pseudonyms: Pseudonyms | None, study: StudyFiles) -> str:
+    return pseudonyms.source(study.source) if pseudonyms else study.source
+
+
+def _set_aside(out: Path) -> None:
+    try:
+        aside = set_aside(out)
+    except OSError as error:
+        raise InputError(f"Results in {out} cannot be set aside: {error}") from error
+    if aside:
+        logger.info("Earlier results are in %s.", aside)
+
+
+def _with_row(
+    studies: Sequence[StudyFiles], finished: Mapping[StudyKey, Finished], pseudonyms: Pseudonyms | None
+) -> list[StudyFiles]:
+    """The studies that are finished, well or not."""
+    done = [study for study in studies if _key(study, pseudonyms) in finished]
+    if len(done) < len(studies):
+        left = len(studies) - len(done)
+        logger.warning("%d studies are not screened yet; the command without --retry-failed does.", left)
+    return done
+
+
+def _pending(
+    studies: Sequence[StudyFiles],
+    finished: Mapping[StudyKey, Finished],
+    pseudonyms: Pseudonyms | None,
+    retry_failed: bool,
+) -> list[StudyFiles]:
+    """The studies to screen in this call."""
+    rows = [(study, finished.get(_key(study, pseudonyms))) for study in studies]
+    if retry_failed:
+        return [study for study, row in rows if row and row.status == "failed"]
+    changed = [study for study, row in rows if row and row.stamp != study.stamp]
+    if changed:
+        logger.warning("The files of %d studies changed; they are screened again.", len(changed))
+    return [study for study, row in rows if row is None or row.stamp != study.stamp or row.may_be_the_machine]
+
+
+def _key(study: StudyFiles, pseudonyms: Pseudonyms | None) -> StudyKey:
+    if pseudonyms is None:
+        return study_key(study.study_id, study.source)
+    return pseudonyms.study(study.study_id), pseudonyms.source(study.source)
 
 
 def _open_results(
@@ -443,11 +552,11 @@ def _make_tables(call: Journal, new: int) -> RunSummary:
     return RunSummary(call.out, new=new, seconds=call.seconds(), **counts)
 
 
-def _check_rows(studies: Sequence[StudyFiles], out: Path) -> None:
+def _check_rows(studies: Sequence[StudyFiles], out: Path, pseudonyms: Pseudonyms | None) -> None:
     """No study may be lost in silence, whatever the fault."""
     table = pq.read_table(out / "studies.parquet", columns=["study_id", "source"])
     listed = set(zip(*(column.to_pylist() for column in table.columns), strict=True))
-    missing = [study.source for study in studies if _key(study) not in listed]
+    missing = [study.source for study in studies if _key(study, pseudonyms) not in listed]
     if missing:
         raise VfscreenError(
             f"{len(missing)} of {len(studies)} studies have no row in {out / 'studies.parquet'}, "

@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from vfscreen import __version__
@@ -34,6 +35,18 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_mib() -> float:
+    """The memory of the machine, or of the container; 16 GiB where the system does not tell."""
+    try:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (AttributeError, ValueError):
+        return 16384.0
+    try:
+        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()) / 2**20)
+    except (OSError, ValueError):  # no container, or "max"
+        return machine
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -131,6 +131,7 @@ def doubts(
         _gap(kept, settings),
         _end(sheet, kept, settings),
         _thick(header, settings),
+        _uneven(header, settings),
     )
     return tuple(doubt for doubt in checks if doubt)
 
@@ -189,3 +190,11 @@ def _thick(header: StudyHeader, settings: QualitySettings) -> Doubt | None:
     if spacing is None or spacing <= settings.max_slice_spacing_mm:
         return None
     return Doubt("thick_slices", f"slices stand {spacing:.1f} mm apart: heights are coarse")
+
+
+def _uneven(header: StudyHeader, settings: QualitySettings) -> Doubt | None:
+    widest = header.widest_step_mm
+    if widest is None:
+        return None
+    why = f"slices are missing or unevenly spaced, up to {widest:.1f} mm apart: resampled from where they are"
+    return Doubt("slices_missing", why, partial=widest > settings.max_slice_spacing_mm)

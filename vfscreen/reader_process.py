@@ -12,7 +12,9 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from vfscreen.curve import SpineCurve
-from vfscreen.errors import StudyError, UnexpectedError
+from vfscreen.errors import OutOfMemory, StudyError, UnexpectedError
 from vfscreen.localize import LocalizerInput, localizer_input
 from vfscreen.settings import ReadSettings, Settings
 from vfscreen.straighten import Straightened, straightened
@@ -34,6 +36,7 @@ ReadStudy = Callable[[StudyFiles, ReadSettings], StudyImage]
 
 _SPAWN = multiprocessing.get_context("spawn")
 _START_LIMIT_S = 300.0  # libraries may have to come over a network
+_LIBRARIES_MIB = 512  # that a reader holds before its first study
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -83,12 +86,27 @@ class Reply:
     messages: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class ReaderLimits:
+    """What one study may cost a reader; beyond it the study fails, and the others go on."""
+
+    seconds: float
+    memory_mib: int
+
+
 def as_study_error(error: Exception) -> StudyError:
-    """The error as it is shown in a study's row: its own, or its type and text if no stage foresaw it."""
+    """The error as it is shown in a study's row: its own, or its type and place if no stage foresaw it.
+
+    Its text is left out, since it may repeat a header's.
+    """
     if isinstance(error, StudyError):
         return error
-    logger.debug("unexpected error", exc_info=error)
-    return UnexpectedError(f"{type(error).__name__}: {error}")
+    if isinstance(error, MemoryError):
+        return OutOfMemory("the study needs more memory than a reader may use")
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "vfscreen" in frame.filename] or frames
+    place = f" in {os.path.basename(ours[-1].filename)}, line {ours[-1].lineno}" if ours else ""
+    return UnexpectedError(f"{type(error).__name__}{place}")
 
 
 class Reader:
@@ -98,10 +116,12 @@ class Reader:
     works on, None while it starts or is idle.
     """
 
-    def __init__(self, settings: Settings, read: ReadStudy) -> None:
+    def __init__(self, settings: Settings, limits: ReaderLimits, read: ReadStudy) -> None:
         """Start the process; `read` is handed to it by name."""
         self.connection, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, settings, read), daemon=True)
+        arguments = (theirs, settings, limits.memory_mib, read)
+        self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
+        self._limit_s = limits.seconds
         with _environment(_ONE_THREAD):
             self._process.start()
         theirs.close()  # the reader's end lives in the reader alone, so its death is the end of file here
@@ -131,9 +151,9 @@ class Reader:
         self._send_next()
         return reply
 
-    def is_overdue(self, limit_s: float) -> bool:
-        """Whether it has worked longer than the limit, or not started for minutes, and has not replied."""
-        limit_s = limit_s if self.has_started else _START_LIMIT_S
+    def is_overdue(self) -> bool:
+        """Whether it has worked longer than its limit, or not started for minutes, and has not replied."""
+        limit_s = self._limit_s if self.has_started else _START_LIMIT_S
         late = not self._idle and time.monotonic() - self._since > limit_s
         return late and not self.connection.poll()
 
@@ -157,10 +177,11 @@ class Reader:
             self.command = None  # it died before; `receive` will tell, and this study is not the cause
 
 
-def _serve(connection: Connection, settings: Settings, read: ReadStudy) -> None:
+def _serve(connection: Connection, settings: Settings, memory_mib: int, read: ReadStudy) -> None:
     """What runs in the reader: one reply to each command until the main process has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
-    _limit_memory()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _limit_memory(memory_mib)
     work = _Work(settings, read)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send(Reply(None))
@@ -199,6 +220,14 @@ class _Work:
         return None
 
 
+def _end_with_parent() -> None:
+    """A reader that is stuck in a study must not outlive a main process that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 class _Heard(logging.Handler):
     """Keeps what is logged for the next reply: on a terminal it would tear the main process's bar."""
 
@@ -207,7 +236,6 @@ class _Heard(logging.Handler):
         self._messages: list[str] = []
         logging.getLogger().addHandler(self)
         logging.captureWarnings(True)
-        logging.getLogger("pydicom").propagate = False  # it warns of the same
 
     def emit(self, record: logging.LogRecord) -> None:
         self._messages.append(record.getMessage().partition("\n")[0])
@@ -217,15 +245,15 @@ class _Heard(logging.Handler):
         return messages
 
 
-def _limit_memory() -> None:
-    """Let a study that swells past half of the machine's memory fail alone, with MemoryError."""
+def _limit_memory(memory_mib: int) -> None:
+    """Let a study that swells past the limit fail alone, with MemoryError."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    limit = (memory_mib + _LIBRARIES_MIB) * 2**20
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = half if hard == resource.RLIM_INFINITY else min(half, hard)
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 

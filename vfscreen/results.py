@@ -14,10 +14,11 @@ import io
 import json
 import logging
 import os
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,19 +42,21 @@ StudyKey = tuple[str, str]
 """`study_id` and `source` of a study, as the tables hold them."""
 
 STAGES = ("read", "localize", "straighten", "detect")
+TABLES = ("studies.parquet", "vertebrae.parquet", "patients.parquet", "flagged.csv")
 RETRIED = {kind.code for kind in (ReaderDied, ReaderTimeout, UnexpectedError)}
 """Errors that may be the machine's and not the study's: the next call tries again."""
 AXES = {"x": "to the patient's left", "y": "to posterior", "z": "to cranial"}
 
 
-def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
+def column(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
+    """A field of a schema that tells its unit and meaning, as the data dictionary shows them."""
     return pa.field(name, kind, metadata={"unit": unit, "meaning": meaning})
 
 
 _TEXT, _COUNT, _NUMBER = pa.string(), pa.int32(), pa.float64()
 _TEXTS = pa.list_(pa.field("element", _TEXT))  # the name that Parquet gives it
-_PATIENT = _field("patient_id", _TEXT, "Patient, from the manifest or else the header; null if unknown")
-_STUDY = _field("study_id", _TEXT, "Study: the key that joins the tables")
+_PATIENT = column("patient_id", _TEXT, "Patient, from the manifest or else the header; null if unknown")
+_STUDY = column("study_id", _TEXT, "Study: the key that joins the tables")
 _GRADES = "`normal` (G > 0.8), `mild` (0.74 < G <= 0.8), `moderate` (0.6 < G <= 0.74), `severe` (G <= 0.6)"
 _SECOND = "null without a second look"
 
@@ -61,48 +64,58 @@ STUDIES = pa.schema(
     [
         _PATIENT,
         _STUDY,
-        _field("study_date", pa.date32(), "Date of the study"),
-        _field("source", _TEXT, "Where the study was found, relative to the input"),
-        _field("series_uid", _TEXT, "Series that was screened"),
-        _field(
+        column("study_date", pa.date32(), "Date of the study"),
+        column("source", _TEXT, "Where the study was found, relative to the input"),
+        column("series_uid", _TEXT, "Series that was screened"),
+        column(
+            "series_choice", _TEXT, "Why this series was chosen, and why the others were not; null for NIfTI"
+        ),
+        column(
             "status",
             _TEXT,
             "`ok`: measured; `partial`: too little of the spine could be measured, never to be counted as "
             "negative; `failed`: an error; `skipped`: nothing in it to screen",
         ),
-        _field("error", _TEXT, "Code of the error, listed below; null for `ok` and `partial`"),
-        _field("reason", _TEXT, "Why the study is `failed`, `skipped` or `partial`, in one line"),
-        _field("n_vertebrae", _COUNT, "Vertebrae measured; null for `failed` and `skipped`"),
-        _field("min_genant_ratio", _NUMBER, "Smallest G of the vertebrae; null when none was measured"),
-        _field("grade", _TEXT, f"Grade of the smallest G: {_GRADES}; null when none was measured"),
-        _field(
+        column("error", _TEXT, "Code of the error, listed below; null for `ok` and `partial`"),
+        column("reason", _TEXT, "Why the study is `failed`, `skipped` or `partial`, in one line"),
+        column("n_vertebrae", _COUNT, "Vertebrae measured; null for `failed` and `skipped`"),
+        column("min_genant_ratio", _NUMBER, "Smallest G of the vertebrae; null when none was measured"),
+        column("grade", _TEXT, f"Grade of the smallest G: {_GRADES}; null when none was measured"),
+        column(
             "n_moderate",
             _COUNT,
             "Vertebrae with G <= 0.74; null when none was measured",
         ),
-        _field(
+        column(
             "max_probability_moderate",
             _NUMBER,
             "Largest `probability_moderate` of the vertebrae; null when none was measured or without a "
             "second look",
         ),
-        _field(
+        column(
             "flagged",
             pa.bool_(),
             "True: a vertebra at or below the threshold of the run (`run.json`). False: `ok`, and every "
             "vertebra above it. Null: not known (`failed`, `skipped`, or `partial` without such a vertebra)",
         ),
-        _field("quality", _TEXTS, "Names of the doubts about the result"),
-        _field("slice_spacing_mm", _NUMBER, "Distance between slices", "mm"),
-        _field("pixel_spacing_mm", _NUMBER, "Pixel size in the slice", "mm"),
-        _field("n_slices", _COUNT, "Slices of the series"),
-        _field("seconds", _NUMBER, "Time spent on the study: the sum of the stages", "s"),
-        *(_field(f"seconds_{stage}", _NUMBER, f"Time spent in stage `{stage}`", "s") for stage in STAGES),
-        _field(
+        column("quality", _TEXTS, "Names of the doubts about the result"),
+        column("slice_spacing_mm", _NUMBER, "Distance between slices, the usual one", "mm"),
+        column(
+            "widest_step_mm",
+            _NUMBER,
+            "Largest distance between two slices; null where they are evenly spaced",
+            "mm",
+        ),
+        column("pixel_spacing_mm", _NUMBER, "Pixel size in the slice", "mm"),
+        column("n_slices", _COUNT, "Slices of the series"),
+        column("seconds", _NUMBER, "Time spent on the study: the sum of the stages", "s"),
+        *(column(f"seconds_{stage}", _NUMBER, f"Time spent in stage `{stage}`", "s") for stage in STAGES),
+        column(
             "thumbnail",
             _TEXT,
             "Picture, relative to the result folder; null where none was made",
         ),
+        column("files_digest", _TEXT, "Digest of the files' names, sizes and times: a change is noticed"),
     ]
 )
 
@@ -110,32 +123,32 @@ VERTEBRAE = pa.schema(
     [
         _PATIENT,
         _STUDY,
-        _field("vertebra", _COUNT, "Number in the study; 1 is the most cranial one measured"),
-        _field("level", _TEXT, "Anatomical level, C7 to L5; null while unknown"),
-        _field("score", _NUMBER, "Objectness, 0 to 1"),
-        *(_field(f"height_{name}_mm", _NUMBER, f"Height, {name}", "mm") for name in HEIGHTS),
+        column("vertebra", _COUNT, "Number in the study; 1 is the most cranial one measured"),
+        column("level", _TEXT, "Anatomical level, C7 to L5; null while unknown"),
+        column("score", _NUMBER, "Objectness, 0 to 1"),
+        *(column(f"height_{name}_mm", _NUMBER, f"Height, {name}", "mm") for name in HEIGHTS),
         *(
-            _field(
+            column(
                 f"height_{name}_sd_mm", _NUMBER, f"Standard deviation of that height, {name}; {_SECOND}", "mm"
             )
             for name in HEIGHTS
         ),
-        _field("genant_ratio", _NUMBER, "G: the smallest of the three heights by the largest"),
-        _field("genant_ratio_sd", _NUMBER, f"Standard deviation of G; {_SECOND}"),
-        _field("genant_ratio_low", _NUMBER, f"Lower end of the 90 % interval of G; {_SECOND}"),
-        _field("genant_ratio_high", _NUMBER, f"Upper end of the 90 % interval of G; {_SECOND}"),
-        _field("probability_moderate", _NUMBER, f"Probability that the true G is <= 0.74; {_SECOND}"),
-        _field("grade", _TEXT, _GRADES),
-        _field(
+        column("genant_ratio", _NUMBER, "G: the smallest of the three heights by the largest"),
+        column("genant_ratio_sd", _NUMBER, f"Standard deviation of G; {_SECOND}"),
+        column("genant_ratio_low", _NUMBER, f"Lower end of the 90 % interval of G; {_SECOND}"),
+        column("genant_ratio_high", _NUMBER, f"Upper end of the 90 % interval of G; {_SECOND}"),
+        column("probability_moderate", _NUMBER, f"Probability that the true G is <= 0.74; {_SECOND}"),
+        column("grade", _TEXT, _GRADES),
+        column(
             "shape",
             _TEXT,
             "`normal` (G > 0.8); else by the smallest height `wedge` (anterior), `biconcave` (middle) or "
             "`crush` (posterior)",
         ),
-        _field("quality", _TEXTS, f"Names of the doubts about this vertebra: {', '.join(VERTEBRA_DOUBTS)}"),
-        *(_field(f"center_{a}_mm", _NUMBER, f"Mean of the keypoints, LPS, {AXES[a]}", "mm") for a in AXES),
+        column("quality", _TEXTS, f"Names of the doubts about this vertebra: {', '.join(VERTEBRA_DOUBTS)}"),
+        *(column(f"center_{a}_mm", _NUMBER, f"Mean of the keypoints, LPS, {AXES[a]}", "mm") for a in AXES),
         *(
-            _field(f"{name}_{a}_mm", _NUMBER, f"Keypoint {name.replace('_', ' ')}, LPS, {AXES[a]}", "mm")
+            column(f"{name}_{a}_mm", _NUMBER, f"Keypoint {name.replace('_', ' ')}, LPS, {AXES[a]}", "mm")
             for name in KEYPOINTS
             for a in AXES
         ),
@@ -144,29 +157,29 @@ VERTEBRAE = pa.schema(
 
 PATIENTS = pa.schema(
     [
-        _field("patient_id", _TEXT, "Patient; null for a study without one, which has a row of its own"),
-        _field("study_id", _TEXT, "Study with the smallest G; the latest one where nothing was measured"),
-        _field("min_genant_ratio", _NUMBER, "Smallest G over the studies; null when none was measured"),
-        _field("grade", _TEXT, f"Grade of the smallest G: {_GRADES}"),
-        _field("n_studies", _COUNT, "Studies of the patient, failed and skipped ones included"),
-        _field("n_measured", _COUNT, "Studies with at least one vertebra measured"),
-        _field(
+        column("patient_id", _TEXT, "Patient; null for a study without one, which has a row of its own"),
+        column("study_id", _TEXT, "Study with the smallest G; the latest one where nothing was measured"),
+        column("min_genant_ratio", _NUMBER, "Smallest G over the studies; null when none was measured"),
+        column("grade", _TEXT, f"Grade of the smallest G: {_GRADES}"),
+        column("n_studies", _COUNT, "Studies of the patient, failed and skipped ones included"),
+        column("n_measured", _COUNT, "Studies with at least one vertebra measured"),
+        column(
             "flagged",
             pa.bool_(),
             "True: one study is flagged. False: every study that was not skipped was measured and not "
             "flagged. Null: not known",
         ),
-        _field("latest_study_id", _TEXT, "The patient's latest study"),
-        _field("latest_study_date", pa.date32(), "Date of that study"),
-        _field("study_ids", _TEXTS, "All studies of the patient, latest first, undated ones last"),
+        column("latest_study_id", _TEXT, "The patient's latest study"),
+        column("latest_study_date", pa.date32(), "Date of that study"),
+        column("study_ids", _TEXTS, "All studies of the patient, latest first, undated ones last"),
     ]
 )
 
 
-def _worst(column: str, name: str | None = None) -> pa.Field:
-    field = VERTEBRAE.field(column)
+def _worst(of: str, name: str | None = None) -> pa.Field:
+    field = VERTEBRAE.field(of)
     meaning = f"Vertebra with the smallest G: {field.metadata[b'meaning'].decode()}"
-    return _field(name or f"worst_{column}", field.type, meaning, field.metadata[b"unit"].decode())
+    return column(name or f"worst_{of}", field.type, meaning, field.metadata[b"unit"].decode())
 
 
 _OF_VERTEBRA = {
@@ -193,7 +206,7 @@ _OF_STUDY = (
 FLAGGED = pa.schema(
     [
         *(STUDIES.field(name) for name in _OF_STUDY),
-        *(_worst(column, name) for column, name in _OF_VERTEBRA.items()),
+        *(_worst(of, name) for of, name in _OF_VERTEBRA.items()),
         *(STUDIES.field(name) for name in ("thumbnail", "source")),
     ]
 )
@@ -214,6 +227,8 @@ class StudyRecord:
     error: StudyError | None
     header: StudyHeader
     stage_seconds: Mapping[str, float]
+    choice: str | None = None
+    stamp: str = ""
 
 
 def study_row(record: StudyRecord, threshold: float, thumbnail: str | None = None) -> Row:
@@ -228,6 +243,7 @@ def study_row(record: StudyRecord, threshold: float, thumbnail: str | None = Non
         "study_date": _date(record),
         "source": record.source,
         "series_uid": header.series_uid,
+        "series_choice": record.choice,
         "status": status,
         "error": error,
         "reason": reason,
@@ -239,11 +255,13 @@ def study_row(record: StudyRecord, threshold: float, thumbnail: str | None = Non
         "flagged": is_flagged(result, threshold),
         "quality": [doubt.name for doubt in result.doubts] if result else [],
         "slice_spacing_mm": header.slice_spacing_mm,
+        "widest_step_mm": header.widest_step_mm,
         "pixel_spacing_mm": header.pixel_spacing_mm,
         "n_slices": header.n_slices,
         "seconds": float(sum(record.stage_seconds.values())),
         **{f"seconds_{stage}": record.stage_seconds.get(stage) for stage in STAGES},
         "thumbnail": thumbnail,
+        "files_digest": record.stamp,
     }
 
 
@@ -333,8 +351,8 @@ class ResultWriter:
 
     def _flush(self) -> None:
         stem = self._out / "parts" / f"{self._number + 1:06d}"
-        _write_table(_table(self._vertebrae, VERTEBRAE), stem.with_suffix(".vertebrae.parquet"))
-        _write_table(_table(self._studies, STUDIES), stem.with_suffix(".studies.parquet"))
+        write_parquet(self._vertebrae, VERTEBRAE, stem.with_suffix(".vertebrae.parquet"))
+        write_parquet(self._studies, STUDIES, stem.with_suffix(".studies.parquet"))
         self._number += 1
         self._studies, self._vertebrae = [], []
         self._last_flush = time.monotonic()
@@ -345,29 +363,52 @@ def study_key(study_id: str, source: str) -> StudyKey:
     return _valid(study_id), _valid(source)
 
 
-def finished_studies(out: Path) -> set[StudyKey]:
-    """Studies which a next call need not repeat: all but those whose latest row has an error of `RETRIED`."""
+@dataclass(frozen=True)
+class Finished:
+    """What the tables hold of a study: its files' digest, status and error."""
+
+    stamp: str
+    status: str
+    error: str | None
+
+    @property
+    def may_be_the_machine(self) -> bool:
+        """Whether the error may be the machine's and not the study's: the next call tries again."""
+        return self.error in RETRIED
+
+
+def finished_studies(out: Path) -> dict[StudyKey, Finished]:
+    """The studies that have a row, by id and source: of each the latest."""
     latest: dict[str, Row] = {}
     for studies, _ in _parts(out):
-        for row in studies.select(["study_id", "source", "error"]).to_pylist():
+        for row in studies.select(["study_id", "source", "files_digest", "status", "error"]).to_pylist():
             latest.setdefault(row["study_id"], row)
-    return {(row["study_id"], row["source"]) for row in latest.values() if row["error"] not in RETRIED}
+    return {
+        (row["study_id"], row["source"]): Finished(row["files_digest"], row["status"], row["error"])
+        for row in latest.values()
+    }
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Keep other runs from writing into `out`, which is made, until the end or death of this one.
 
-    Raises InputError where another run holds it, or where `out` cannot be written.
+    A folder that was made and got no results is removed again. Raises InputError where another run
+    holds it, or where `out` cannot be written.
     """
+    is_new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         stream = (out / ".lock").open("w")
     except OSError as error:
         raise InputError(f"Results cannot be written to {out}: {error}") from error
-    with stream:
-        _lock(stream, out)
-        yield
+    try:
+        with stream:
+            _lock(stream, out)
+            yield
+    finally:
+        if is_new and not (out / "parts").exists():
+            shutil.rmtree(out, ignore_errors=True)
 
 
 def _lock(stream: TextIO, out: Path) -> None:
@@ -385,6 +426,21 @@ def _lock(stream: TextIO, out: Path) -> None:
         log.warning("%s cannot be locked (%s): start no second run on it meanwhile.", out, error)
 
 
+def set_aside(out: Path) -> Path | None:
+    """Move earlier results of a folder into a subfolder of it; None where there are none.
+
+    The parts go first: what is broken off in between is a folder without results, never half of them.
+    """
+    if not (out / "run.json").exists() and not (out / "parts").exists():
+        return None
+    aside = out / "set_aside" / datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
+    aside.mkdir(parents=True)
+    for name in ("parts", *TABLES, "thumbnails", "run.json"):
+        if (out / name).exists():
+            (out / name).rename(aside / name)
+    return aside
+
+
 def consolidate(out: Path) -> None:
     """Make studies, vertebrae and patients (`.parquet`) and flagged.csv from the parts.
 
@@ -395,8 +451,8 @@ def consolidate(out: Path) -> None:
     studies = studies.sort_by([("source", "ascending"), ("study_id", "ascending")])
     rows = studies.to_pylist()
     _write_table(_in_order_of(rows, vertebrae), out / "vertebrae.parquet")
-    _write_table(_table(patient_rows(rows), PATIENTS), out / "patients.parquet")
-    _write_csv(_flagged_rows(rows, vertebrae), out / "flagged.csv")
+    write_parquet(patient_rows(rows), PATIENTS, out / "patients.parquet")
+    write_csv(_flagged_rows(rows, vertebrae), FLAGGED, out / "flagged.csv")
     _write_table(studies, out / "studies.parquet")
 
 
@@ -636,11 +692,17 @@ def _write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, stream, compression="zstd")
 
 
-def _write_csv(rows: Sequence[Row], path: Path) -> None:
+def write_parquet(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
+    """Write a table whole or not at all. Raises OSError when the disk refuses."""
+    _write_table(_table(rows, schema), path)
+
+
+def write_csv(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
+    """Write a table for a spreadsheet, whole or not at all; no text in it is taken for a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FLAGGED.names)
-    writer.writerows([_cell(name, row[name]) for name in FLAGGED.names] for row in rows)
+    writer.writerow(schema.names)
+    writer.writerows([_cell(name, _valid(row[name])) for name in schema.names] for row in rows)
     with _atomic(path) as stream:
         stream.write(text.getvalue().encode())
 
@@ -665,5 +727,17 @@ def _atomic(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    """Let the new name reach the disk too; some systems and shares cannot."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -14,7 +14,7 @@ class ReadSettings:
 
     min_extent_mm: float = 60.0  # along the body: two vertebrae and their discs
     max_slice_spacing_mm: float = 6.0
-    time_limit_s: float = 600.0
+    max_gap_mm: float = 5.0  # between two slices of an uneven stack: it would hide a crushed endplate
 
 
 @dataclass(frozen=True)

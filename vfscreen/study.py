@@ -26,13 +26,19 @@ HEIGHTS = ("anterior", "middle", "posterior")
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """A study found by `discover`: the files of the one series to screen, or why there is none."""
+    """A study found by `discover`: the files of the one series to screen, or why there is none.
+
+    A file of many frames stands in `files` once for each frame that is used; `frames` then numbers them.
+    """
 
     study_id: str
     source: str  # path relative to the input, as `studies.source` shows it
     files: tuple[Path, ...]
     patient_id: str | None = None  # from the manifest; otherwise the header's
     error: StudyError | None = None
+    frames: tuple[int, ...] = ()
+    choice: str | None = None  # why this series was chosen
+    stamp: str = ""  # digest of the files' names, sizes and times: another one is another study
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class StudyHeader:
     n_slices: int | None = None
     slice_spacing_mm: float | None = None
     pixel_spacing_mm: float | None = None
+    widest_step_mm: float | None = None  # from slice to slice, where they are not evenly spaced
 
 
 @dataclass(frozen=True)

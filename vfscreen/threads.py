@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from typing import Any
 
-from vfscreen.errors import VfscreenError
+from vfscreen.errors import StudyError, UnexpectedError, VfscreenError
 from vfscreen.reader_process import as_study_error
 from vfscreen.results import ResultWriter, StudyRecord
 from vfscreen.study import StudyHeader
@@ -81,8 +81,13 @@ def _isolated(stage: Stage, items: Sequence[Any]) -> Sequence[Any]:
         return stage(items)
     except Exception as error:  # the border between this study and the next
         if len(items) == 1:
-            return [as_study_error(error)]
+            return [_on_device(error)]
     return [_isolated(stage, [item])[0] for item in items]
+
+
+def _on_device(error: Exception) -> StudyError:
+    """With the error's text: the device sees arrays, and no header that it could repeat."""
+    return error if isinstance(error, StudyError) else UnexpectedError(f"{type(error).__name__}: {error}")
 
 
 class WriterThread:

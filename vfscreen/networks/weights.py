@@ -1,8 +1,9 @@
-"""Weights on disk: saved with their provenance, loaded only if their SHA-256 is the one on record."""
+"""Weights on disk: safetensors with their provenance, loaded only if their SHA-256 is the one on record."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import nn
 
 from vfscreen.detect import DetectorNetwork
@@ -41,7 +44,7 @@ class Models:
 def load_models(folder: str | Path | None = None, device: str = "auto") -> Models:
     """The three networks from a folder, or the shipped ones; `device` is auto, cpu or cuda.
 
-    Raises WeightsError where a file is missing, altered, or belongs to another network.
+    Raises WeightsError where a file is missing, altered, malformed, or belongs to another network.
     """
     device = choose_device(device)
     if folder is None:
@@ -53,7 +56,7 @@ def load_models(folder: str | Path | None = None, device: str = "auto") -> Model
         "refiner": Refiner(),
     }
     provenance = {
-        name: load_weights(Path(folder) / f"{name}.pt", network) for name, network in networks.items()
+        name: load_weights(weights_path(Path(folder), name), network) for name, network in networks.items()
     }
     for network in networks.values():
         network.to(device).eval()
@@ -70,10 +73,15 @@ def choose_device(device: str) -> str:
     return device
 
 
+def weights_path(folder: Path, name: str) -> Path:
+    """Where a folder keeps the weights of a network."""
+    return folder / f"{name}.safetensors"
+
+
 def save_weights(network: nn.Module, path: Path, provenance: Mapping[str, Any]) -> str:
     """Write weights with their provenance and record their SHA-256 beside them; returns it."""
-    state = {k: v.detach().cpu() for k, v in network.state_dict().items()}
-    torch.save({"weights": state, "provenance": dict(provenance)}, path)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    path.write_bytes(save(tensors, {"provenance": json.dumps(dict(provenance))}))  # save_file: mode 0600
     return record(path)
 
 
@@ -105,27 +113,42 @@ class _OnDevice:
 def load_weights(path: Path, network: nn.Module) -> dict[str, Any]:
     """Put stored weights into a network; returns how they were made, with their SHA-256.
 
-    Raises WeightsError where the file is missing, altered, or belongs to another network.
+    Raises WeightsError where the file is missing, altered, malformed, or belongs to another network.
     """
-    if not path.exists():
-        raise WeightsError(f"no weights at {path}")
     digest = _sha256(path)
     if _checksums(path.parent).get(path.name) != digest:
         raise WeightsError(f"{path} is not the file recorded in {path.parent / CHECKSUMS}: it was altered")
-    content = torch.load(path, map_location="cpu", weights_only=True)
     try:
-        network.load_state_dict(content["weights"])
-    except (KeyError, RuntimeError) as error:
-        raise WeightsError(f"{path} belongs to another network: {error}") from error
-    return {"sha256": digest, **content["provenance"]}
+        with safe_open(path, framework="pt") as file:
+            tensors = file.get_tensors()
+            made = {**json.loads(file.metadata()["provenance"]), "sha256": digest}
+    except Exception as error:  # of safetensors, torch or json, whatever the file is
+        raise WeightsError(f"{path} holds no weights with their provenance: {error!r}") from error
+    if differing := _signature(tensors) ^ _signature(network.state_dict()):
+        names = sorted({name for name, *_ in differing})
+        raise WeightsError(
+            f"{path} belongs to another network: {len(names)} tensors differ, first {names[0]}"
+        )
+    network.load_state_dict(tensors)
+    return made
+
+
+def _signature(tensors: Mapping[str, torch.Tensor]) -> set[tuple[str, torch.dtype, torch.Size]]:
+    return {(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
 
 
 def _checksums(folder: Path) -> dict[str, str]:
     path = folder / CHECKSUMS
     if not path.exists():
         return {}
-    return {name: digest for digest, name in (line.split() for line in path.read_text().splitlines())}
+    try:
+        return {name: digest for digest, name in (line.split() for line in path.read_text().splitlines())}
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is no list of SHA-256 sums: {error}") from error
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"no weights at {path}: {error.strerror}") from error

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 LOWEST_HU, HIGHEST_HU = -1024, 32767
 """What lies below air is padding; the upper end is that of int16."""
 
+LARGEST_VOXELS = 2**32
+"""Of a volume: four whole bodies in slices of 0.5 mm. What is more is a damaged header."""
+
 DAMAGE_ERRORS = (
     OSError,
     EOFError,

@@ -1,66 +1,60 @@
-"""DICOM series of single-frame CT slices -> HU and geometry.
+"""DICOM series -> HU and geometry: one file a slice, or enhanced CT with its frames.
 
-The order of the slices and the distance between them come from ImagePositionPatient alone. With a
-tilted gantry the step from slice to slice is not along their normal: the shear stays in the affine.
+The order of the slices and the distances between them come from ImagePositionPatient alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, FileDataset, dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, JPEGLSNearLossless
+from pydicom import FileDataset, dcmread
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
 
-from vfscreen.errors import InconsistentGeometry, MissingGeometry, StudyError, TooShort, UnreadableFile
-from vfscreen.readers.common import DAMAGE_ERRORS, cause, to_hu
+from vfscreen.errors import InconsistentGeometry, UnreadableFile
+from vfscreen.readers.common import LOWEST_HU, cause, to_hu
+from vfscreen.readers.dicom_headers import (
+    FOREIGN_ERRORS,
+    Image,
+    Kind,
+    check_inflation,
+    fault_of,
+    looks_like_dicom,
+    read_images,
+)
+from vfscreen.readers.stacking import SliceGrid, Stacking, resampled, stack
+from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
-from vfscreen.volume import Floats, Volume, VolumeGeometry
+from vfscreen.volume import Volume, VolumeGeometry
 
-POSITION_TOLERANCE_MM = 0.2  # of a slice from its place in an even stack: above the rounding of headers
-NEAREST_SLICES_MM = 0.05  # what lies closer is the same slice twice
 ORIENTATION_TOLERANCE = 1e-3  # of a direction cosine
 SPACING_TOLERANCE = 1e-3  # of a pixel spacing, mm
 GREYSCALE = ("MONOCHROME1", "MONOCHROME2")
 FASTEST_DECODER = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
-PREAMBLE_BYTES = 132  # with the letters DICM at its end
-FIRST_TAGS = (b"\x02\0\0\0UL", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
-"""How a DICOM file without preamble can begin."""
-KEY_TAGS = ["PatientID", "StudyDate", "SeriesInstanceUID"]
-SLICE_TAGS = [
-    "NumberOfFrames",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "RescaleSlope",
-    "RescaleIntercept",
-]
-FOREIGN_ERRORS = (*DAMAGE_ERRORS, InvalidDicomError)
-"""What pydicom and its decoders raise on damaged files."""
+BRIGHTEST_HU = 3071  # of twelve bits: a padding value above it would be taken for metal
 
 
 @dataclass(frozen=True)
 class _Slice:
-    """Where one file's image lies: LPS mm; `axes` are the directions of a row and of a column, (2, 3)."""
+    """One image of a series: the file, its header, and its place in the file."""
 
     path: Path
-    position: Floats
-    axes: Floats
-    spacing: Floats  # between rows, between columns
-    shape: tuple[int, int]
-    rescale: Floats  # slope, intercept
-
-    @property
-    def normal(self) -> Floats:
-        return np.cross(self.axes[0], self.axes[1])
+    kind: Kind
+    image: Image
 
 
 def can_read(files: Sequence[Path]) -> bool:
@@ -68,101 +62,98 @@ def can_read(files: Sequence[Path]) -> bool:
     return looks_like_dicom(files[0])
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does, with its preamble or, as old archives have it, without.
-
-    Raises OSError where the file cannot be opened.
-    """
-    with path.open("rb") as file:
-        start = file.read(PREAMBLE_BYTES)
-    return start[128:] == b"DICM" or start.startswith(FIRST_TAGS)
-
-
-def read_header(path: Path, tags: list[str]) -> Dataset:
-    """The named tags of a file, nothing else. Raises UnreadableFile."""
-    try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=True)
-    except FOREIGN_ERRORS as error:
-        raise UnreadableFile(f"{path.name} cannot be read as DICOM ({cause(error)})") from error
-
-
-def read_geometry(study: StudyFiles) -> tuple[VolumeGeometry, StudyHeader]:
+def read_geometry(study: StudyFiles, settings: ReadSettings) -> tuple[VolumeGeometry, StudyHeader]:
     """Grid and linking keys of a series, from headers alone.
 
-    Raises UnreadableFile, MissingGeometry, InconsistentGeometry or TooShort (a single slice).
+    Raises UnreadableFile, MissingGeometry, InconsistentGeometry, TooLarge or TooShort (a single slice).
     """
-    slices, header = _sorted_slices(study)
-    return _stack(slices), header
+    slices = _slices(study)
+    stacking = _stacked(slices, settings)
+    return stacking.geometry, _header(study, slices[0], stacking)
 
 
-def read(study: StudyFiles) -> StudyImage:
+def read(study: StudyFiles, settings: ReadSettings) -> StudyImage:
     """The volume, slices along k as their positions run. Raises as `read_geometry`."""
-    slices, header = _sorted_slices(study)
-    geometry = _stack(slices)
-    hu = np.empty(geometry.shape, np.int16)
-    for target, image in zip(hu, slices, strict=True):
-        target[:] = _hounsfield(image)
-    return StudyImage(Volume(hu, geometry), header)
+    slices = _slices(study)
+    stacking = _stacked(slices, settings)
+    hu = np.empty((len(slices), *stacking.geometry.shape[1:]), np.int16)
+    place = np.argsort(stacking.order)
+    for number, values in enumerate(_hounsfield(slices)):
+        hu[place[number]] = values
+    if not stacking.is_even:
+        hu = resampled(hu, stacking.at)
+    return StudyImage(Volume(hu, stacking.geometry), _header(study, slices[0], stacking))
 
 
-def _sorted_slices(study: StudyFiles) -> tuple[list[_Slice], StudyHeader]:
-    slices = [_slice(path) for path in study.files]
-    normal = slices[0].normal
-    return sorted(slices, key=lambda s: float(s.position @ normal)), _keys(study)
+def grid_of(kind: Kind) -> SliceGrid:
+    """What the slices of a kind share; only where the kind is without a fault."""
+    axes = np.array(kind.orientation, float).reshape(2, 3)
+    row_mm, column_mm = kind.spacing or (0.0, 0.0)
+    return SliceGrid((kind.rows, kind.columns), (row_mm, column_mm), axes)
 
 
-def _keys(study: StudyFiles) -> StudyHeader:
-    path = study.files[0]
-    header = read_header(path, KEY_TAGS)
-    try:
-        return StudyHeader(
-            patient_id=study.patient_id or str(header.get("PatientID") or "") or None,
-            study_date=_iso_date(str(header.get("StudyDate") or "")),
-            series_uid=str(header.get("SeriesInstanceUID") or "") or None,
-        )
-    except FOREIGN_ERRORS as error:
-        raise _damaged(path, error) from error
+def are_alike(one: Kind, other: Kind) -> bool:
+    """Whether images of two kinds can stand in one stack: the same matrix, pixel size and directions.
+
+    Where a kind has none that is valid, the image belongs to the others and will be refused with them.
+    """
+    return (
+        (one.rows, one.columns) == (other.rows, other.columns)
+        and _close(one.spacing, other.spacing, SPACING_TOLERANCE)
+        and _close(one.orientation, other.orientation, ORIENTATION_TOLERANCE)
+    )
 
 
-def _slice(path: Path) -> _Slice:
-    header = read_header(path, SLICE_TAGS)
-    try:
-        return _placed(path, header)
-    except FOREIGN_ERRORS as error:
-        raise _damaged(path, error) from error
+def _close(one: Sequence[float] | None, other: Sequence[float] | None, tolerance: float) -> bool:
+    if one is None or other is None:
+        return True
+    return bool(np.allclose(one, other, rtol=0, atol=tolerance))
 
 
-def _damaged(path: Path, error: Exception) -> UnreadableFile:
-    return UnreadableFile(f"the header of {path.name} is damaged ({cause(error)})")
+def _slices(study: StudyFiles) -> list[_Slice]:
+    """The images of the study's series, in the order of its files and frames."""
+    found = []
+    numbered = zip(study.files, study.frames or [None] * len(study.files), strict=True)
+    for path, frames in groupby(numbered, key=lambda pair: pair[0]):
+        images = {image.frame: (kind, image) for kind, image in read_images(path)}
+        for _, frame in frames:
+            if frame not in images:
+                raise UnreadableFile(f"{path.name} is no longer what it was when the archive was listed")
+            found.append(_Slice(path, *images[frame]))
+    for one in found:
+        error = fault_of(one.image)
+        if error:
+            raise error
+        if not are_alike(found[0].kind, one.kind):
+            names = f"{found[0].path.name} and {one.path.name}"
+            raise InconsistentGeometry(f"{names} have other pixels, or are turned against each other")
+    return found
 
 
-def _placed(path: Path, header: Dataset) -> _Slice:
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise UnreadableFile(f"{path.name} is a multi-frame image; export the series as one file a slice")
-    axes = _numbers(header, "ImageOrientationPatient", 6, path).reshape(2, 3)
-    if not np.allclose(axes @ axes.T, np.eye(2), atol=0.01):
-        raise InconsistentGeometry(
-            f"in {path.name} ImageOrientationPatient is not two perpendicular directions"
-        )
-    spacing = _numbers(header, "PixelSpacing", 2, path)
-    if (spacing <= 0).any():
-        raise MissingGeometry(f"in {path.name} PixelSpacing is {spacing.min():g}; it must be positive")
-    shape = (int(header.get("Rows") or 0), int(header.get("Columns") or 0))
-    position = _numbers(header, "ImagePositionPatient", 3, path)
-    rescale = [_numbers(header, f"Rescale{tag}", 1, path, UnreadableFile) for tag in ("Slope", "Intercept")]
-    return _Slice(path, position, axes, spacing, shape, np.concatenate(rescale))
+def _stacked(slices: Sequence[_Slice], settings: ReadSettings) -> Stacking:
+    positions = np.array([one.image.position for one in slices], float)
+    return stack(grid_of(slices[0].kind), positions, settings)
 
 
-def _numbers(
-    header: Dataset, tag: str, count: int, path: Path, error: type[StudyError] = MissingGeometry
-) -> Floats:
-    try:
-        values = np.array(header.get(tag), float).reshape(count)
-    except (TypeError, ValueError):
-        values = np.full(count, np.nan)
-    if not np.isfinite(values).all():
-        raise error(f"{path.name} has no valid {tag}; it is never guessed")
-    return values
+def _header(study: StudyFiles, first: _Slice, stacking: Stacking) -> StudyHeader:
+    keys = StudyHeader(
+        patient_id=study.patient_id or first.kind.patient_id,
+        study_date=_iso_date(first.image.study_date),
+        series_uid=first.kind.series_uid or None,
+    )
+    return with_steps(keys, stacking)
+
+
+def with_steps(keys: StudyHeader, stacking: Stacking) -> StudyHeader:
+    """The header with what the volume's grid does not show of slices that are not evenly spaced."""
+    if stacking.is_even:
+        return keys
+    return replace(
+        keys,
+        n_slices=len(stacking.order),
+        slice_spacing_mm=stacking.usual_mm,
+        widest_step_mm=stacking.widest_mm,
+    )
 
 
 def _iso_date(date: str) -> str | None:
@@ -172,89 +163,44 @@ def _iso_date(date: str) -> str | None:
         return None
 
 
-def _stack(slices: list[_Slice]) -> VolumeGeometry:
-    """The grid that the sorted slices form together."""
-    if len(slices) == 1:
-        raise TooShort("the series has a single slice; a spine cannot be followed")
-    first = slices[0]
-    for image in slices[1:]:
-        _check_alike(first, image)
-    positions = np.array([s.position for s in slices])
-    _check_even(positions, positions @ first.normal)
-    affine = np.eye(4)
-    affine[:3, 0] = (positions[-1] - positions[0]) / (len(slices) - 1)
-    affine[:3, 1] = first.axes[1] * first.spacing[0]
-    affine[:3, 2] = first.axes[0] * first.spacing[1]
-    affine[:3, 3] = positions[0]
-    return VolumeGeometry((len(slices), *first.shape), affine)
+# --- pixels --------------------------------------------------------------------------------------
 
 
-def _check_alike(first: _Slice, other: _Slice) -> None:
-    names = f"{first.path.name} and {other.path.name}"
-    if first.shape != other.shape:
-        raise InconsistentGeometry(f"{names} have {first.shape} and {other.shape} pixels")
-    if not np.allclose(first.spacing, other.spacing, rtol=0, atol=SPACING_TOLERANCE):
-        raise InconsistentGeometry(f"{names} have pixels of different size")
-    if not np.allclose(first.axes, other.axes, rtol=0, atol=ORIENTATION_TOLERANCE):
-        raise InconsistentGeometry(f"{names} are not parallel, or turned against each other")
+def _hounsfield(slices: Sequence[_Slice]) -> Iterator[NDArray[np.int16]]:
+    """HU of each slice in turn, int16, clipped: what lies below air is padding."""
+    for path, images in groupby(slices, key=lambda one: one.path):
+        of_file = list(images)
+        dataset = _opened(path)
+        padding = _padding(dataset)
+        for one, stored in zip(of_file, _decoded(dataset, of_file), strict=True):
+            shape = (one.kind.rows, one.kind.columns)
+            if stored.shape != shape:
+                raise UnreadableFile(
+                    f"{path.name} decodes to {stored.shape} values instead of {shape} pixels"
+                )
+            slope, intercept = np.array(one.image.rescale, np.float32)
+            hu = to_hu(stored * slope + intercept)
+            if padding is not None and padding * slope + intercept > BRIGHTEST_HU:
+                hu[stored == padding] = LOWEST_HU
+            yield hu
 
 
-def _check_even(positions: Floats, depths: Floats) -> None:
-    """Raise where slices, sorted by depth along their normal (mm), are doubled, missing or out of line."""
-    steps = np.diff(depths)
-    usual = float(np.median(steps))
-    doubled = steps < NEAREST_SLICES_MM
-    if doubled.any():
-        z = positions[int(doubled.argmax()), 2]
-        raise InconsistentGeometry(
-            f"two slices lie at z = {z:.1f} mm ({doubled.sum()} of the series are doubled)"
-        )
-    even = positions[0] + np.linspace(0, 1, len(positions))[:, None] * (positions[-1] - positions[0])
-    if np.linalg.norm(positions - even, axis=1).max() <= POSITION_TOLERANCE_MM:
-        return
-    widest = int(steps.argmax())
-    between = f"between z = {positions[widest, 2]:.1f} and {positions[widest + 1, 2]:.1f} mm"
-    if steps[widest] > 1.5 * usual:
-        raise InconsistentGeometry(
-            f"a gap of {steps[widest]:.2f} mm {between} where slices are {usual:.2f} mm apart: "
-            "a gap is not interpolated, export the series again"
-        )
-    raise InconsistentGeometry(
-        f"the slices do not form an even stack: steps of {steps.min():.2f} to {steps.max():.2f} mm, "
-        f"the widest {between}"
-    )
-
-
-def _hounsfield(image: _Slice) -> NDArray[np.int16]:
-    """One slice's HU, int16, clipped: what lies below air is padding."""
-    stored = _decoded(image.path)
-    if stored.shape != image.shape:
-        raise UnreadableFile(
-            f"{image.path.name} decodes to {stored.shape} values instead of {image.shape} pixels"
-        )
-    slope, intercept = image.rescale.astype(np.float32)
-    return to_hu(stored * slope + intercept)
-
-
-def _decoded(path: Path) -> NDArray[Any]:
+def _opened(path: Path) -> FileDataset:
+    """The file with its pixels, still encoded. Raises UnreadableFile where they cannot be an image."""
     try:
+        with path.open("rb") as file:
+            check_inflation(file.read(4096), path)
         dataset = dcmread(path, force=True)
         _name_syntax(dataset)
-        dataset.pixel_array_options(
-            decoding_plugin=FASTEST_DECODER.get(dataset.file_meta.TransferSyntaxUID, "")
-        )
         has_pixels, colours = "PixelData" in dataset, dataset.get("PhotometricInterpretation")
     except FOREIGN_ERRORS as error:
-        raise _damaged(path, error) from error
+        raise UnreadableFile(f"the header of {path.name} is damaged ({cause(error)})") from error
     if not has_pixels:
         raise UnreadableFile(f"{path.name} has no pixels, or ends within them")
     if colours not in GREYSCALE:
         raise UnreadableFile(f"{path.name} is no greyscale image")
-    try:
-        return dataset.pixel_array
-    except FOREIGN_ERRORS as error:  # its text tells of lengths, syntaxes and decoders, of no other header
-        text = " ".join(str(error).split())
-        raise UnreadableFile(f"the pixels of {path.name} cannot be decoded: {text}") from error
+    _check_decoder(dataset.file_meta.TransferSyntaxUID, path)
+    return dataset
 
 
 def _name_syntax(dataset: FileDataset) -> None:
@@ -263,3 +209,42 @@ def _name_syntax(dataset: FileDataset) -> None:
         implicit = dataset.original_encoding[0]
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         dataset.file_meta.TransferSyntaxUID = syntax
+
+
+def _check_decoder(syntax: UID, path: Path) -> None:
+    try:
+        is_available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        is_available = False
+    if not is_available:
+        named = syntax.name if syntax.is_transfer_syntax else "an unknown transfer syntax"
+        raise UnreadableFile(f"{path.name} cannot be decoded: there is no decoder for {named}")
+
+
+def _decoded(dataset: FileDataset, slices: Sequence[_Slice]) -> Iterator[NDArray[Any]]:
+    """The stored values of the frames wanted, one by one."""
+    path = slices[0].path
+    plugin = FASTEST_DECODER.get(dataset.file_meta.TransferSyntaxUID, "")
+    try:
+        if slices[0].image.frame is None:
+            dataset.pixel_array_options(decoding_plugin=plugin)
+            yield dataset.pixel_array
+        else:
+            indices = [one.image.frame for one in slices if one.image.frame is not None]
+            yield from iter_pixels(dataset, indices=indices, decoding_plugin=plugin)
+    except FOREIGN_ERRORS as error:
+        raise UnreadableFile(f"the pixels of {path.name} cannot be decoded ({cause(error)})") from error
+
+
+def _padding(dataset: FileDataset) -> int | None:
+    """The stored value of what lies outside the reconstruction, where the header names it.
+
+    Its sign is often that of the other representation, so it is brought to that of the pixels.
+    """
+    value = dataset.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    bits = int(dataset.get("BitsAllocated") or 16)
+    signed = dataset.get("PixelRepresentation") == 1
+    value %= 2**bits
+    return value - 2**bits if signed and value >= 2 ** (bits - 1) else value

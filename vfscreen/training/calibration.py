@@ -19,7 +19,7 @@ from vfscreen.errors import StudyError, VfscreenError
 from vfscreen.evaluation.matching import is_whole, match
 from vfscreen.measure import SPREAD_TO_SD, genant_ratio, heights_mm, spreads_within
 from vfscreen.networks.refiner import N_SPREADS, Refiner
-from vfscreen.networks.weights import Models, load_models, load_weights, save_weights
+from vfscreen.networks.weights import Models, load_models, load_weights, save_weights, weights_path
 from vfscreen.screening import screen
 from vfscreen.simulation.cohort import PROTOCOLS, SimulatedStudy, scan_patient
 from vfscreen.volume import Floats
@@ -32,7 +32,7 @@ COVERAGE = 0.9
 
 
 def calibrate(weights: Path, seed: int, patients: int = PATIENTS, workers: int = 1) -> Floats:
-    """Calibrate `refiner.pt` in a folder with all three networks; returns the factors (4,).
+    """Calibrate the refiner in a folder with all three networks; returns the factors (4,).
 
     Called again on calibrated weights it finds factors near 1.
     """
@@ -40,12 +40,13 @@ def calibrate(weights: Path, seed: int, patients: int = PATIENTS, workers: int =
         found = list(pool.map(partial(_of_patient, weights, seed), range(patients)))
     factors = spread_factors(np.concatenate([np.empty((0, N_SPREADS)), *found]))
     network = Refiner()
-    about = load_weights(weights / "refiner.pt", network)
+    path = weights_path(weights, "refiner")
+    about = load_weights(path, network)
     with torch.no_grad():
         network.spreads[-1].bias += torch.from_numpy(np.log(factors)).float()  # type: ignore[operator]
     source = about.pop("sha256")
     made = {"calibrated_from": source, "calibrated_on": f"{patients} patients of seed {seed}"}
-    save_weights(network, weights / "refiner.pt", {**about, **made})
+    save_weights(network, path, {**about, **made})
     log.info("factors of the spreads of heights and G: %s", factors.round(3))
     return factors
 

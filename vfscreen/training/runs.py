@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from vfscreen.errors import InputError, WeightsError
-from vfscreen.networks.weights import record
+from vfscreen.networks.weights import record, weights_path
 from vfscreen.training import annotated, detector, localizer, refiner, task
 from vfscreen.training.annotation import FOLDS, deal_folds
 from vfscreen.training.calibration import PATIENTS, calibrate, is_calibrated
@@ -45,7 +45,7 @@ def train_simulated(networks: Sequence[str], out: Path, options: Options) -> Non
     for name in networks:
         task.run(NETWORKS[name].simulated(options.seed), plan_of(name, out, options), options.start)
     weights = collect(out)
-    done = is_calibrated(weights / "refiner.pt", out / "refiner" / "refiner.pt")
+    done = is_calibrated(weights_path(weights, "refiner"), weights_path(out / "refiner", "refiner"))
     if set(networks) == set(NETWORKS) and options.patients and not done:
         calibrate(weights, options.seed, options.patients, options.workers)
 
@@ -92,7 +92,7 @@ def start_folder(start: str | None) -> Path | None:
 
 def check_start(networks: Sequence[str], start: Path | None) -> None:
     """Raise WeightsError where weights to start from are missing: now, not when the first network is done."""
-    missing = [name for name in networks if start and not task.weights_path(start, name).exists()]
+    missing = [name for name in networks if start and not weights_path(start, name).exists()]
     if missing:
         raise WeightsError(f"there are no weights of {' and '.join(missing)} to start from in {start}")
 
@@ -105,7 +105,7 @@ def collect(out: Path) -> Path:
     weights = out / "weights"
     weights.mkdir(parents=True, exist_ok=True)
     for name in sorted(NETWORKS):
-        path = task.weights_path(out / name, name)
+        path = weights_path(out / name, name)
         if path.exists() and not (name == "refiner" and is_calibrated(weights / path.name, path)):
             shutil.copyfile(path, weights / path.name)
             record(weights / path.name)

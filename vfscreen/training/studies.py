@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
 
 from vfscreen.errors import InconsistentGeometry, InputError, StudyError, TooShort, UnreadableFile
 from vfscreen.localize import localizer_input
 from vfscreen.measure import MODERATE, genant_ratio, heights_mm
 from vfscreen.readers import read_study
-from vfscreen.readers.dicom import looks_like_dicom, read_header
+from vfscreen.readers.common import cause
+from vfscreen.readers.dicom_headers import FOREIGN_ERRORS, looks_like_dicom
 from vfscreen.settings import LocalizeSettings, ReadSettings
 from vfscreen.study import StudyFiles
 from vfscreen.training.annotation import (
@@ -125,7 +127,8 @@ def _store(annotation: Annotation, dicom: Path, facts: Path) -> None:
     if not annotation.readings:
         raise TooShort(f"no expert annotated {MIN_VERTEBRAE} vertebrae or more")
     files = series_files(dicom / annotation.folder, annotation.series_uid)
-    volume = read_study(StudyFiles(annotation.name, annotation.name, tuple(files)), ReadSettings()).volume
+    as_annotated = ReadSettings(max_gap_mm=0.0)  # the annotation counts slices: none may be resampled
+    volume = read_study(StudyFiles(annotation.name, annotation.name, tuple(files)), as_annotated).volume
     readings = [keypoints_mm(reading, volume.geometry) for reading in annotation.readings.values()]
     points = np.concatenate(readings).reshape(-1, 3)
     column, coarse = volume.around(points, REACH_MM), coarse_between(volume, points)
@@ -151,7 +154,7 @@ def series_files(folder: Path, series_uid: str) -> list[Path]:
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and looks_like_dicom(path):
-            header = read_header(path, TAGS)
+            header = _header(path)
             if _bare(str(header.get("SeriesInstanceUID"))) == _bare(series_uid):
                 found.append((path, header.get("InstanceNumber"), header.get("ImagePositionPatient")))
     if not found:
@@ -166,6 +169,13 @@ def series_files(folder: Path, series_uid: str) -> list[Path]:
             "InstanceNumber does not run from cranial to caudal, as the z of the annotation does"
         )
     return [path for path, _, _ in found]
+
+
+def _header(path: Path) -> Dataset:
+    try:
+        return dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
+    except FOREIGN_ERRORS as error:
+        raise UnreadableFile(f"{path.name} cannot be read as DICOM ({cause(error)})") from error
 
 
 def coarse_between(volume: Volume, points_mm: Floats) -> Volume:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vfscreen.networks.weights import load_weights, save_weights
+from vfscreen.networks.weights import load_weights, save_weights, weights_path
 from vfscreen.training.loop import Batch, Loss, Plan, Validate, fit
 
 FINE_TUNING_RATE = 5e-4  # a quarter of the peak from nothing: what was learned is not to be lost
@@ -28,7 +28,7 @@ class Task:
 
 
 def run(task: Task, plan: Plan, start: Path | None = None) -> None:
-    """Train as planned and write `NAME.pt` with its SHA256SUMS to `plan.out`; called again it goes on.
+    """Train as planned and write the weights with their SHA256SUMS to `plan.out`; called again it goes on.
 
     `start` is a folder with weights to fine-tune, at a lower rate. Raises WeightsError where it
     holds none of this network.
@@ -41,8 +41,3 @@ def run(task: Task, plan: Plan, start: Path | None = None) -> None:
         plan = replace(plan, peak_rate=FINE_TUNING_RATE)
     network = fit(network, task.make, task.loss, plan, task.validate)
     save_weights(network, weights_path(plan.out, task.name), made)
-
-
-def weights_path(folder: Path, name: str) -> Path:
-    """Where a folder keeps the weights of a network."""
-    return folder / f"{name}.pt"

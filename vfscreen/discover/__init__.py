@@ -1,0 +1,80 @@
+"""Which studies an input holds, and which series of each is screened. Only headers are read.
+
+    walk.py -> index.py -> series.py -> StudyFiles
+    names      headers     choice
+
+A study is what shares a StudyInstanceUID (and a PatientID), wherever its files lie; a NIfTI file is
+a study of its own. A packed archive is reported and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from vfscreen.discover.index import volume_reader
+from vfscreen.discover.manifest import MANIFEST_SUFFIXES, manifest_studies
+from vfscreen.discover.names import order
+from vfscreen.discover.studies import FoundStudy, Look, stamped, studies_below, with_unique_ids
+from vfscreen.discover.walk import alone, walk
+from vfscreen.errors import InputError
+from vfscreen.settings import ReadSettings
+from vfscreen.study import StudyFiles
+
+__all__ = ["FoundStudy", "discover", "survey"]
+
+
+def discover(
+    source: Path,
+    settings: ReadSettings | None = None,
+    *,
+    index: Path | None = None,
+    series: Collection[str] = (),
+) -> list[StudyFiles]:
+    """The studies of a folder, a NIfTI file, or a manifest, sorted by `source`.
+
+    A study that cannot be screened is in the list with its error: UnreadableFile, NoSuitableSeries,
+    InconsistentGeometry or PackedArchive. Arguments and errors are those of `survey`.
+    """
+    return [found.study for found in survey(source, settings, index=index, series=series)]
+
+
+def survey(
+    source: Path,
+    settings: ReadSettings | None = None,
+    *,
+    index: Path | None = None,
+    series: Collection[str] = (),
+) -> list[FoundStudy]:
+    """The studies as `discover` lists them, with all their series and what becomes of each.
+
+    A manifest is CSV or Parquet with a column `path` (a NIfTI file, a DICOM series' folder or one
+    of its files, relative to the manifest) and optionally `study_id` and `patient_id`; a row is a
+    study. `index` is a file that keeps headers for the next call. `series` names UIDs that are
+    screened whatever the rule says. Raises InputError where the input itself is wrong, holds no image,
+    or has no series of a name.
+    """
+    look = Look(settings or ReadSettings(), index, frozenset(series))
+    found = _found(source, look)
+    if not found:
+        raise InputError(f"{source} holds nothing that looks like a CT (DICOM, .nii, .nii.gz)")
+    missing = look.wanted - {one.kind.series_uid for study in found for one in study.series}
+    if missing:
+        raise InputError(f"{source} has no series {', '.join(sorted(missing)[:3])}")
+    return sorted(map(stamped, found), key=lambda one: order(one.study))
+
+
+def _found(source: Path, look: Look) -> list[FoundStudy]:
+    if source.name.upper() == "DICOMDIR" and source.is_file():
+        source = source.parent  # which lists what lies below its folder
+    if source.is_dir():
+        return with_unique_ids(studies_below(source, walk(source), look))
+    if not source.exists():
+        raise InputError(f"{source} does not exist")
+    if volume_reader(source):
+        return studies_below(source.parent, [alone(source)], look)
+    if source.suffix.lower() in MANIFEST_SUFFIXES:
+        return manifest_studies(source, look)
+    raise InputError(
+        f"{source} is neither a folder, a NIfTI file (.nii, .nii.gz) nor a manifest (.csv, .parquet)"
+    )

@@ -1,0 +1,299 @@
+"""The headers of an archive: read in parallel, and kept, so that a second start reads only what is new.
+
+The index is one SQLite file; a row is a folder. A file whose size and time are as they were is not
+read again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vfscreen.discover.walk import Folder, is_packed
+from vfscreen.errors import StudyError, VfscreenError
+from vfscreen.readers import VOLUME_READERS
+from vfscreen.readers.common import cause
+from vfscreen.readers.dicom_headers import PREAMBLE_BYTES, Image, Kind, looks_like_dicom, read_images
+
+log = logging.getLogger(__name__)
+
+INDEX_NAME = "index.sqlite"
+FORMAT = 1  # of the rows: another one is read anew
+PARALLEL_FROM_FILES = 4_000  # below it, starting processes takes longer than reading
+CHUNK_FILES = 256
+MOST_PROCESSES = 8
+MOST_BROKEN_POOLS = 20
+COMMIT_EVERY_S = 5.0
+DICOM_SUFFIXES = (".dcm", ".ima")
+OTHER_SUFFIX = re.compile(
+    r"\.(?:avi|bmp|cfg|csv|db|docx?|done|exe|gif|gz|h5|html?|img|in[fi]|iso|jpe?g|js|json|lock|log|md|mh[ad]|npy"
+    r"|npz|nrrd|parquet|pdf|png|py|raw|rst|sh|sqlite|tar|tiff?|tmp|toml|tsv|txt|xlsx?|xml|ya?ml|zip)",
+    re.IGNORECASE,
+)
+"""Of files that are no slice, even if they are empty."""
+
+
+class Found(NamedTuple):
+    """What a file turned out to be: images, why it may be one that cannot be read, or neither.
+
+    `blank` is said of a file of nothing, or of zeros where DICOM begins.
+    """
+
+    images: Sequence[tuple[Kind, Image]] = ()
+    unreadable: str = ""
+    blank: str = ""
+
+
+@dataclass(frozen=True)
+class IndexedFile:
+    """A file, its digest of size and time, and what it is."""
+
+    path: Path
+    stamp: tuple[int, int]
+    found: Found
+
+
+@dataclass(frozen=True)
+class IndexedFolder:
+    """What the files of one folder, without its subfolders, turned out to be."""
+
+    folder: Folder
+    files: tuple[IndexedFile, ...]
+    volumes: tuple[IndexedFile, ...]
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Sentences on what may be a slice but cannot be read."""
+        faults = [
+            *self.folder.faults,
+            *(file.found.unreadable for file in self.files if file.found.unreadable),
+        ]
+        has_images = any(file.found.images for file in self.files)
+        if has_images or faults or not self.volumes:  # among NIfTI files alone a blank file is no slice
+            faults += [file.found.blank for file in self.files if file.found.blank]
+        if has_images:
+            names = [name for name in self.folder.dangling if not OTHER_SUFFIX.fullmatch(Path(name).suffix)]
+            faults += [f"{name} is a link to nothing" for name in names]
+        return faults
+
+
+def index(folders: Sequence[Folder], path: Path | None = None) -> list[IndexedFolder]:
+    """The files of folders, from the index at `path` where they are as they were.
+
+    Without a path, or where it cannot be used, everything is read and nothing kept.
+    """
+    with closing(_Store(path)) as store:
+        known = [store.files(folder) for folder in folders]
+        unknown = [
+            [file.name for file in folder.files if _is_read(file.name) and file.name not in of_folder]
+            for folder, of_folder in zip(folders, known, strict=True)
+        ]
+        paths = [folder.path / name for folder, names in zip(folders, unknown, strict=True) for name in names]
+        fresh = _read_all(paths)
+        indexed = []
+        for folder, of_folder, names in zip(folders, known, unknown, strict=True):
+            new = {
+                name: store.shared(one) for name, one in zip(names, islice(fresh, len(names)), strict=True)
+            }
+            if new:
+                store.keep(folder, of_folder | new)
+            indexed.append(_indexed(folder, of_folder | new))
+        return indexed
+
+
+def volume_reader(path: Path) -> Any:
+    """The reader for which this file is a study of its own, or None."""
+    return next((reader for reader in VOLUME_READERS if reader.can_read((path,))), None)
+
+
+def _is_read(name: str) -> bool:
+    return not is_packed(name) and volume_reader(Path(name)) is None
+
+
+def _indexed(folder: Folder, known: dict[str, Found]) -> IndexedFolder:
+    files, volumes = [], []
+    for name, size, mtime_ns in folder.files:
+        path = folder.path / name
+        if name in known:
+            files.append(IndexedFile(path, (size, mtime_ns), known[name]))
+        elif volume_reader(path):
+            volumes.append(IndexedFile(path, (size, mtime_ns), Found()))
+    return IndexedFolder(folder, tuple(files), tuple(volumes))
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def _read_all(paths: Sequence[Path]) -> Iterator[Found]:
+    if len(paths) < PARALLEL_FROM_FILES:
+        yield from map(_read, paths)
+        return
+    chunks = [paths[start : start + CHUNK_FILES] for start in range(0, len(paths), CHUNK_FILES)]
+    done = 0
+    for _ in range(MOST_BROKEN_POOLS):
+        try:
+            with ProcessPoolExecutor(_processes(), mp_context=get_context("spawn")) as pool:
+                for found in pool.map(_read_chunk, chunks[done:]):
+                    yield from found
+                    done += 1
+            return
+        except BrokenProcessPool:  # one was killed; what it was to read is read by another
+            log.warning("A process that lists the archive was killed; another one takes its place.")
+    raise VfscreenError("The processes that list the archive are killed again and again.")
+
+
+def _processes() -> int:
+    return min(MOST_PROCESSES, os.cpu_count() or 1)
+
+
+def _read_chunk(paths: Sequence[Path]) -> list[Found]:
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> Found:
+    try:
+        if looks_like_dicom(path):
+            return Found(read_images(path))
+        return _other(path)
+    except StudyError as error:
+        return Found(unreadable=str(error))
+    except Exception as error:  # the border of a file: whatever is in it, the others are still listed
+        return Found(unreadable=f"{path.name} cannot be read ({cause(error)})")
+
+
+def _other(path: Path) -> Found:
+    """What a file is that does not begin as DICOM does: it may be a slice all the same."""
+    suffix = path.suffix.lower()
+    size = path.stat().st_size
+    if suffix in DICOM_SUFFIXES:
+        return Found(unreadable=f"{path.name} is named like DICOM but is not ({size} bytes)")
+    with path.open("rb") as file:
+        start = file.read(PREAMBLE_BYTES)
+    if OTHER_SUFFIX.fullmatch(suffix) or start.strip(b"\0"):
+        return Found()
+    return Found(blank=f"{path.name} is {'blank' if start else 'empty'} ({size} bytes)")
+
+
+# --- keeping -------------------------------------------------------------------------------------
+
+
+class _Store:
+    """The index on disk. Where the disk refuses, nothing is known and nothing kept."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._database: sqlite3.Connection | None = None
+        self._kinds: dict[Kind, Kind] = {}
+        self._committed = time.monotonic()
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open(path)
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+
+    def _open(self, path: Path) -> None:
+        self._database = sqlite3.connect(path, timeout=1)
+        if self._database.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+            self._database.executescript(
+                "DROP TABLE IF EXISTS folders; CREATE TABLE folders (path BLOB PRIMARY KEY, content BLOB); "
+                f"PRAGMA user_version = {FORMAT};"
+            )
+
+    def files(self, folder: Folder) -> dict[str, Found]:
+        """What is known of the files of a folder that have not changed."""
+        if self._database is None:
+            return {}
+        try:
+            row = self._database.execute(
+                "SELECT content FROM folders WHERE path = ?", (os.fsencode(folder.path),)
+            ).fetchone()
+            return self._decoded(row[0], folder) if row else {}
+        except (sqlite3.Error, zlib.error, ValueError, LookupError, TypeError) as error:
+            self._give_up(error)
+            return {}
+
+    def keep(self, folder: Folder, found: dict[str, Found]) -> None:
+        """Remember what the files of a folder are."""
+        if self._database is None:
+            return
+        try:
+            row = (os.fsencode(folder.path), _encoded(folder, found))
+            self._database.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", row)
+            if time.monotonic() - self._committed > COMMIT_EVERY_S:
+                self._database.commit()
+                self._committed = time.monotonic()
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def shared(self, found: Found) -> Found:
+        """The same with one object for all kinds that are equal: of millions of images they are few."""
+        kinds = self._kinds
+        return found._replace(images=tuple((kinds.setdefault(k, k), image) for k, image in found.images))
+
+    def close(self) -> None:
+        """Write what was kept since the last time."""
+        if self._database is None:
+            return
+        try:
+            self._database.commit()
+        except sqlite3.Error as error:
+            log.warning("The index of headers cannot be written (%s).", cause(error))
+        self._database.close()
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("The index of headers cannot be used (%s); all files are read.", cause(error))
+        if self._database is not None:
+            self._database.close()
+        self._database = None
+
+    def _decoded(self, content: bytes, folder: Folder) -> dict[str, Found]:
+        kept = json.loads(zlib.decompress(content))
+        kinds = [_kind(values) for values in kept["kinds"]]
+        stamps = {file.name: [file.size, file.mtime_ns] for file in folder.files}
+        return {
+            name: self.shared(Found([(kinds[n], _image(of)) for n, of in images], unreadable, blank))
+            for name, (stamp, images, unreadable, blank) in kept["files"].items()
+            if stamps.get(name) == stamp
+        }
+
+
+def _encoded(folder: Folder, found: dict[str, Found]) -> bytes:
+    numbers: dict[Kind, int] = {}
+    stamps = {file.name: (file.size, file.mtime_ns) for file in folder.files}
+    files = {
+        name: (
+            stamps[name],
+            [(numbers.setdefault(kind, len(numbers)), image) for kind, image in one.images],
+            one.unreadable,
+            one.blank,
+        )
+        for name, one in found.items()
+    }
+    return zlib.compress(json.dumps({"kinds": list(numbers), "files": files}).encode(), 1)
+
+
+def _kind(values: Iterable[Any]) -> Kind:
+    return Kind(*map(_tuple, values))
+
+
+def _image(values: Iterable[Any]) -> Image:
+    return Image(*map(_tuple, values))
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

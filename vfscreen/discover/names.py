@@ -1,0 +1,32 @@
+"""Names of studies: where they lie, as the tables show it, and ids that can be file names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from vfscreen.study import StudyFiles
+
+LONGEST_ID = 120
+
+
+def relative(root: Path, path: Path) -> str:
+    """Posix path below the input; the input's own name for itself. A name that is not UTF-8 is escaped."""
+    if path.is_relative_to(root):
+        path = path.relative_to(root) if path != root else Path(root.resolve().name)
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def safe_id(text: str) -> str:
+    """The text as a file name: folders joined by two underscores, the unusual replaced, the long cut."""
+    name = re.sub(r"[^\w.-]", "_", text.replace("/", "__")).strip(".") or "study"
+    if len(name.encode()) <= LONGEST_ID:
+        return name
+    return f"{name[: LONGEST_ID // 4]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def order(study: StudyFiles) -> tuple[str, str, tuple[Path, ...]]:
+    """The order in which studies are listed and screened."""
+    return study.source, study.study_id, study.files
