@@ -191,7 +191,7 @@ def doubled_rows(results: Path) -> int:
 
 
 def temporary_files(results: Path) -> list[Path]:
-    return [path for path in results.rglob("*") if path.name.endswith(".tmp")]
+    return [path for path in results.rglob("*") if path.name.endswith((".tmp", "-journal"))]
 
 
 def unreadable_parts(results: Path) -> list[str]:
@@ -245,9 +245,10 @@ def blind_run(source: Path, out: Path, workers: int, time_limit_s: float) -> lis
 
 def run_blind(source: str, out: str, workers: str, time_limit_s: str, _: str) -> None:
     from vfscreen import pipeline
-    from vfscreen.settings import ReadSettings, Settings
 
-    settings = Settings(read=ReadSettings(time_limit_s=float(time_limit_s)))
     models: Any = BlindModels()
-    summary = pipeline.run(source, out, settings, models=models, workers=int(workers), thumbnails="none")
+    limit_s = float(time_limit_s)
+    summary = pipeline.run(
+        source, out, models=models, workers=int(workers), thumbnails="none", time_limit_s=limit_s
+    )
     print(json.dumps(asdict(summary), default=str))

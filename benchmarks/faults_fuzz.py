@@ -106,7 +106,7 @@ def _judge(archive: Path, mutant: Mutant, rows: Sequence[Mapping[str, Any]], fou
         if row["error"] in DEATHS:
             found.suspects[row["error"]][mutant.name] = f"{what}: {row['reason']}"
         if row["error"] in READ:
-            outcome = verdict(archive / mutant.name, mutant.files, row)
+            outcome = verdict(archive / mutant.name, mutant.form, mutant.files, row)
             found.verdicts[outcome] += 1
             _suspect(mutant, row, outcome, what, found)
         found.by_kind[kind][outcome] += 1

@@ -82,7 +82,7 @@ def main(
         options = ("--workers", workers, "--batch-size", batch_size, "--weights", weights)
         archive = _undisturbed(source, studies, folder / "undisturbed", options)
         rng, tally = np.random.default_rng([seed, 2]), Tally()
-        ends = []
+        ends: list[dict[str, Any]] = []
         while tally.done < kills:
             results = folder / f"killed{len(ends)}"
             share = min(kills - tally.done, -(-kills // OUTPUTS))
@@ -224,7 +224,7 @@ def _note_end(process: subprocess.Popen[bytes], out: Path, tally: Tally) -> None
 def _finish(archive: Archive, out: Path) -> dict[str, Any]:
     """Plain repetitions until one ends with 0; then the tables are compared."""
     before = len(faults.temporary_files(out)) if out.exists() else 0
-    ends = []
+    ends: list[faults.Ended] = []
     while not ends or (ends[-1].code != 0 and len(ends) < PATIENCE):
         ends.append(faults.finish(faults.vfscreen_run(archive.source, out, *archive.options)))
     words = [end.last_words for end in ends if end.code]
@@ -271,7 +271,8 @@ def _lines(figures: Mapping[str, Any], seed: int) -> list[str]:
         f"{figures['kills']} kills, seed {seed}: "
         + ", ".join(f"{count} {name}" for name, count in figures["kills_by"].items()),
         f"{equal} of {len(ends)} result folders equal to the undisturbed one; largest difference "
-        f"{largest:.3g}; {doubled} rows twice; last plain repetitions ended with {[end['codes'] for end in ends]}",
+        f"{largest:.3g}; {doubled} rows twice; last plain repetitions ended with "
+        f"{[end['codes'] for end in ends]}",
         f"temporary files: {before} before the last repetition, {after} after it; "
         f"{figures['orphans']} processes outlived the command by {ORPHANS_LIMIT_S:.0f} s",
         f"ends of the commands: {figures['exits']}",

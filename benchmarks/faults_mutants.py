@@ -26,8 +26,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-SLICES, ROWS, COLUMNS = 16, 48, 40
-SLICE_MM, PIXEL_MM = 4.5, 2.5
+ROWS, COLUMNS, PIXEL_MM = 48, 40, 2.5
+THICK, THIN = (16, 4.5), (27, 2.4)
+"""Slices and their spacing, mm. Of the thin ones a missing one leaves a gap that may be filled."""
+THIN_FORMS = ("explicit", "JPEG-LS")
 TOKEN = "73519264081947263150"
 """Stands in the UIDs of the sound files for the digits of a study of its own."""
 SYNTAXES = {
@@ -98,7 +100,7 @@ def _one_mutation(
     rng: np.random.Generator, form: str, sound: dict[str, bytes], file: str
 ) -> tuple[bytes, str]:
     if rng.random() < 0.45:
-        mutation: Mutation = BYTE_MUTATIONS[rng.integers(len(BYTE_MUTATIONS))]
+        mutation: Mutation = BYTE_MUTATIONS[int(rng.integers(len(BYTE_MUTATIONS)))]
         return _packed(form, mutation, rng, sound[file])
     if form in NIFTI_FORMS:
         return _packed(form, _field_replaced, rng, sound[file], inside=True)
@@ -123,15 +125,20 @@ def _packed(
 # --- sound studies -------------------------------------------------------------------------------
 
 
+def slices_of(form: str) -> tuple[int, float]:
+    """How many slices the sound study of a form has, and their spacing, mm."""
+    return THIN if form in THIN_FORMS else THICK
+
+
 @lru_cache
-def _anatomy() -> np.ndarray[Any, np.dtype[np.int16]]:
+def _anatomy(slices: int) -> np.ndarray[Any, np.dtype[np.int16]]:
     """HU (slices, rows, columns): air round soft tissue with a column of bone, and some noise."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:ROWS, :COLUMNS]
     body = ((y - ROWS / 2) / 21) ** 2 + ((x - COLUMNS / 2) / 18) ** 2 < 1
     bone = ((y - 33) / 4) ** 2 + ((x - COLUMNS / 2) / 4) ** 2 < 1
     plane = np.where(bone, 500, np.where(body, 40, -1000))
-    noise = rng.normal(0, 15, (SLICES, ROWS, COLUMNS))
+    noise = rng.normal(0, 15, (slices, ROWS, COLUMNS))
     return np.rint(np.maximum(plane + noise, -1024)).astype(np.int16)
 
 
@@ -162,8 +169,8 @@ def _dicom_templates(form: str) -> list[tuple[bytes, bytes, bool]]:
     syntax = SYNTAXES[form]
     deflated = syntax == DeflatedExplicitVRLittleEndian
     templates = []
-    for k in range(SLICES):
-        dataset = _sound_slice(k)
+    for k in range(slices_of(form)[0]):
+        dataset = _sound_slice(k, *slices_of(form))
         if syntax.is_compressed and not deflated:
             dataset.compress(syntax, generate_instance_uid=False)
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if deflated else syntax
@@ -197,11 +204,11 @@ def _with_syntax(content: bytes, uid: str) -> bytes:
     return meta[:140] + (len(meta) - 144).to_bytes(4, "little") + meta[144:] + content[end:]
 
 
-def _sound_slice(k: int) -> Dataset:
+def _sound_slice(k: int, slices: int, slice_mm: float) -> Dataset:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    z_mm = -400 + k * SLICE_MM
+    z_mm = -400 + k * slice_mm
     values: dict[str, Any] = {
         "SpecificCharacterSet": "ISO_IR 100",
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
@@ -213,9 +220,9 @@ def _sound_slice(k: int) -> Dataset:
         "SeriesDescription": "sound",
         "PatientName": "SIMULATED",
         "PatientID": f"P{TOKEN}",
-        "SliceThickness": f"{SLICE_MM}",
+        "SliceThickness": f"{slice_mm}",
         "KVP": "120",
-        "SpacingBetweenSlices": f"{SLICE_MM}",
+        "SpacingBetweenSlices": f"{slice_mm}",
         "GantryDetectorTilt": "0",
         "ConvolutionKernel": "B30f",
         "PatientPosition": "HFS",
@@ -240,7 +247,7 @@ def _sound_slice(k: int) -> Dataset:
         "RescaleIntercept": "-1024",
         "RescaleSlope": "1",
         "RescaleType": "HU",
-        "PixelData": (_anatomy()[k].astype(np.int32) + 1024).astype(np.uint16).tobytes(),
+        "PixelData": (_anatomy(slices)[k].astype(np.int32) + 1024).astype(np.uint16).tobytes(),
     }
     for name, value in values.items():
         setattr(dataset, name, value)
@@ -250,9 +257,10 @@ def _sound_slice(k: int) -> Dataset:
 
 @lru_cache
 def _nifti_files(form: str) -> dict[str, bytes]:
-    affine = np.diag([-PIXEL_MM, -PIXEL_MM, SLICE_MM, 1.0])
+    slices, slice_mm = slices_of(form)
+    affine = np.diag([-PIXEL_MM, -PIXEL_MM, slice_mm, 1.0])
     affine[:3, 3] = 48.75, 58.75, -400
-    image = nibabel.Nifti1Image(_anatomy().T, affine)
+    image = nibabel.Nifti1Image(_anatomy(slices).T, affine)
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
     image.header.set_xyzt_units("mm")
@@ -385,7 +393,7 @@ def _position(rng: np.random.Generator, value: Any) -> Any:
         [x, y, round(z + far, 2)],
         [x, y, round(z + near, 2)],
         [x, y, round(z + near, 2)],
-        [x, y, z + SLICE_MM],
+        [x, y, z + 4.5],
         [round(x + near, 2), y, z],
         [round(x + near / 20, 3), y, round(z + near / 20, 3)],
         [x, round(y + far, 2), z],
@@ -494,7 +502,7 @@ def _field_values(rng: np.random.Generator, field: str, value: Any) -> Iterator[
         elif field == "dim":
             option = int(np.clip(int(value) + int(rng.choice(options)), -32768, 32767))
         else:
-            option = options[rng.integers(len(options))]
+            option = options[int(rng.integers(len(options)))]
         if option != value:
             yield option
 

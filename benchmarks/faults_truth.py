@@ -13,7 +13,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from faults_mutants import NIFTI_HEADER, PIXEL_MM, SLICE_MM, SLICES
+from faults_mutants import NIFTI_HEADER, PIXEL_MM, slices_of
 from pydicom import dcmread
 
 ALIKE = 0.01
@@ -42,20 +42,19 @@ class Grid:
         )
 
 
-SOUND = Grid(SLICES, SLICE_MM, PIXEL_MM)
-
-
-def verdict(folder: Path, mutated: Collection[str], row: Row) -> str:
+def verdict(folder: Path, form: str, mutated: Collection[str], row: Row) -> str:
     """How the geometry of a study that was read agrees with its headers.
 
     `sound`: it is that of the study before the mutation. `as stored`: the headers agree with each other on
-    another geometry, and that is the one. `uneven`: all slices, whose steps differ, resampled between the
-    first and the last. `left out`: a mutated file is not in the volume, the other slices are where they say. `wrong`:
-    none of these.
+    another geometry, and that is the one. `uneven`: all slices, whose steps differ, from the first to the
+    last. `left out`: a mutated file is not in the volume, the other slices are where they say. `wrong`: none
+    of these.
     """
     if any(row[name] is None for name in ("n_slices", "slice_spacing_mm", "pixel_spacing_mm")):
         return "wrong"
     said = Grid(row["n_slices"], row["slice_spacing_mm"], row["pixel_spacing_mm"])
+    if said.agrees(Grid(*slices_of(form), PIXEL_MM)):
+        return "sound"
     volumes = [path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz"))]
     if volumes:
         return _nifti_verdict(volumes[0], said)
@@ -81,8 +80,6 @@ class _Place:
 
 
 def _dicom_verdict(folder: Path, mutated: Collection[str], said: Grid, series: str) -> str:
-    if said.agrees(SOUND):
-        return "sound"
     places = {path.name: _place(path) for path in sorted(folder.iterdir())}
     of_series = {name: p for name, p in places.items() if p is not None and p.series == series}
     sound = [p for name, p in of_series.items() if name not in mutated]
@@ -128,10 +125,8 @@ def _agreement(places: Sequence[_Place], said: Grid) -> str:
     pixel_mm = float(places[0].spacing.max())
     if even and Grid(len(places), extent / (len(places) - 1), pixel_mm).agrees(said):
         return "as stored"
-    steps = np.diff(share) * extent
-    within = steps.min() * (1 - ALIKE) <= said.slice_mm <= steps.max() * (1 + ALIKE)
-    whole = _alike((said.slices - 1) * said.slice_mm, extent) and _alike(pixel_mm, said.pixel_mm)
-    return "uneven" if within and whole else ""
+    usual = Grid(len(places), float(np.median(np.diff(along))), pixel_mm)
+    return "uneven" if not even and usual.agrees(said) else ""
 
 
 def _one_grid(places: Sequence[_Place]) -> bool:
@@ -148,8 +143,6 @@ def _one_grid(places: Sequence[_Place]) -> bool:
 
 
 def _nifti_verdict(path: Path, said: Grid) -> str:
-    if said.agrees(SOUND):
-        return "sound"
     stored = _nifti_grid(path)
     return "as stored" if stored is not None and stored.agrees(said) else "wrong"
 

@@ -37,6 +37,7 @@ from pydicom.uid import generate_uid
 from vfscreen.discover import discover
 from vfscreen.pseudonyms import Pseudonyms
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's, of what is planted
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 GROUPS = (0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0032, 0x0038, 0x0040)
 PLANTED = {
@@ -47,7 +48,7 @@ PLANTED = {
 """By VR, in its own form as far as a name can have it."""
 NEEDED = (
     *("Modality", "ImageType", "PhotometricInterpretation"),
-    *("PatientID", "StudyDate", "SpecificCharacterSet"),
+    *("RescaleType", "PatientID", "StudyDate", "SpecificCharacterSet"),
 )
 """Text without which a study is not read, or which results show."""
 ONE_BY_ONE = (
@@ -64,11 +65,12 @@ HELD = re.compile(rb"DOE\W?JANE|JANE\W?DOE|19500101|1950-01-01", re.IGNORECASE)
 """In bytes, in which three letters stand by chance."""
 
 
-def screen(archive: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).parent / "vfscreen", "run", archive, "--out", out, "--workers", "1"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
+def vfscreen(command: str, archive: Path, out: Path, *options: object, codes: tuple[int, ...] = (0,)) -> str:
+    """What the installed command says on the terminal."""
+    call = [Path(sys.executable).parent / "vfscreen", command, archive, "--out", out, *options]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode in codes, done.stderr
+    return f"{done.stdout}\n{done.stderr}"
 
 
 # --- planting ------------------------------------------------------------------------------------
@@ -252,8 +254,7 @@ def around(hit: re.Match[str]) -> str:
 @pytest.fixture(scope="module")
 def run(archive: Path, tmp_path_factory: pytest.TempPathFactory, shipped_models: Any) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("out") / "results"
-    done = screen(archive, out, "--thumbnails", "all")
-    return out, f"{done.stdout}\n{done.stderr}"
+    return out, vfscreen("run", archive, out, "--workers", "1", "--thumbnails", "all")
 
 
 def test_what_is_planted_is_in_the_archive_and_does_not_keep_it_from_being_read(archive, run):
@@ -273,6 +274,12 @@ def test_no_file_of_the_results_says_a_name_or_a_birth_date(run):
 
 def test_the_terminal_says_no_name_and_no_birth_date(run):
     assert [around(hit) for hit in SAID.finditer(run[1])] == []
+
+
+def test_what_check_lists_says_no_name_and_no_birth_date(archive, tmp_path):
+    said = vfscreen("check", archive, tmp_path / "listed")
+    assert files_that_say(tmp_path / "listed", SAID, HELD) == []
+    assert [around(hit) for hit in SAID.finditer(said)] == []
 
 
 # --- pseudonyms ----------------------------------------------------------------------------------
@@ -305,16 +312,28 @@ def pseudonymous(hospital: Path, tmp_path_factory: pytest.TempPathFactory, shipp
     """The result folder, and what two calls of the same command said."""
     folder = tmp_path_factory.mktemp("pseudonymous")
     (folder / "key.txt").write_text("0123456789abcdef0123456789abcdef\n")
-    options = ("--pseudonymise", folder / "key.txt", "--thumbnails", "all")
-    done = [screen(hospital, folder / "results", *options) for _ in range(2)]
-    return [folder / "results", *(f"{one.stdout}\n{one.stderr}" for one in done)]
+    options = ("--pseudonymise", folder / "key.txt", "--thumbnails", "all", "--workers", "1")
+    return [folder / "results", *(vfscreen("run", hospital, folder / "results", *options) for _ in range(2))]
+
+
+RAW_SAID = re.compile("|".join(map(re.escape, RAW)), re.IGNORECASE)
+RAW_HELD = re.compile(RAW_SAID.pattern.encode(), re.IGNORECASE)
 
 
 def test_pseudonymised_results_hold_no_name_of_the_archive(pseudonymous):
-    said = re.compile("|".join(map(re.escape, RAW)), re.IGNORECASE)
-    held = re.compile(said.pattern.encode(), re.IGNORECASE)
-    assert files_that_say(pseudonymous[0], said, held) == []
-    assert [around(hit) for text in pseudonymous[1:] for hit in said.finditer(text)] == []
+    assert files_that_say(pseudonymous[0], RAW_SAID, RAW_HELD) == []
+    assert [around(hit) for text in pseudonymous[1:] for hit in RAW_SAID.finditer(text)] == []
+
+
+def test_pseudonymised_results_do_not_lie_beside_names(hospital, pseudonymous, tmp_path):
+    """What `check` and a run without pseudonyms left in the folder is away, or the run is refused."""
+    small, out = hospital / "ward_seven" / "bed_twelve_gap", tmp_path / "results"
+    vfscreen("check", small, out, codes=(0, 1))
+    vfscreen("run", small, out, "--workers", "1", codes=(1,))
+    options = ("--fresh", "--pseudonymise", pseudonymous[0].parent / "key.txt")
+    said = vfscreen("run", small, out, "--workers", "1", *options, codes=(1, 2))
+    if "another folder" not in said:
+        assert files_that_say(out, re.compile("PAT-4711|20200131|2020-01-31"), re.compile(b"PAT-4711")) == []
 
 
 def test_pseudonymised_results_hold_no_digest_that_the_archive_gives_without_the_key(pseudonymous, hospital):

@@ -57,7 +57,7 @@ FAULTS = {
     ),
     "colours": ({"datatype": 128}, UnreadableFile, "not one number"),
     "complex numbers": ({"datatype": 32}, UnreadableFile, "not one number"),
-    "an unknown type": ({"datatype": 77}, UnreadableFile, "cannot be read as NIfTI"),
+    "an unknown type": ({"datatype": 77}, UnreadableFile, "unknown datatype: 77"),
     "pixels within the header": ({"vox_offset": 0}, UnreadableFile, "vox_offset"),
     "a negative offset": ({"vox_offset": -352}, UnreadableFile, "vox_offset"),
     "half a byte": ({"vox_offset": 352.5}, UnreadableFile, "vox_offset"),

@@ -29,7 +29,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vfscreen import errors
 from vfscreen.errors import InputError, ReaderDied, ReaderTimeout, StudyError, UnexpectedError
 from vfscreen.measure import MODERATE, grade, probability_at_most, ratio_interval
 from vfscreen.quality import VERTEBRA_DOUBTS
@@ -490,47 +489,6 @@ def read_run_json(out: Path) -> dict[str, Any] | None:
     if not isinstance(earlier, dict):
         raise InputError(f"{out / 'run.json'} does not tell how a run was made; choose another folder")
     return earlier
-
-
-def data_dictionary() -> str:
-    """The columns of every table and the codes of errors, as Markdown: docs/data-dictionary.md."""
-    tables = {
-        "studies.parquet": (STUDIES, "One row a study: what was measured, or why it was not."),
-        "vertebrae.parquet": (
-            VERTEBRAE,
-            "One row a vertebra; positions in DICOM patient coordinates (LPS).",
-        ),
-        "patients.parquet": (PATIENTS, "One row a patient: the smallest G over their studies."),
-        "flagged.csv": (
-            FLAGGED,
-            "One row a flagged study, the smallest G first. A text that a spreadsheet would take for a "
-            "formula (it begins with `=`, `+`, `-` or `@`) has an apostrophe before it.",
-        ),
-    }
-    lines = [
-        "# Data dictionary",
-        "",
-        "Generated from the schemas in `vfscreen/results.py`; remake it with",
-        "`python -c \"from vfscreen.results import data_dictionary as d; print(d(), end='')\""
-        " > docs/data-dictionary.md`.",
-        "The unit and meaning of a column are also in the metadata of its field in the Parquet file.",
-    ]
-    head = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
-    for name, (schema, about) in tables.items():
-        lines += ["", f"## {name}", "", about, "", *head]
-        lines += [f"| `{f.name}` | {f.type} | {_of(f, 'unit')} | {_of(f, 'meaning')} |" for f in schema]
-    lines += ["", "## Codes in `studies.error`", "", "| code | status | meaning |", "| --- | --- | --- |"]
-    lines += [f"| `{e.code}` | {e.status} | {e.__doc__} |" for e in _study_errors()]
-    return "\n".join(lines) + "\n"
-
-
-def _study_errors() -> list[type[StudyError]]:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    return [kind for kind in kinds if issubclass(kind, StudyError) and kind is not StudyError]
-
-
-def _of(field: pa.Field, key: str) -> str:
-    return str(field.metadata[key.encode()].decode())
 
 
 def _patient_id(record: StudyRecord) -> str | None:

@@ -98,14 +98,26 @@ def record(path: Path) -> str:
 
 @dataclass(frozen=True)
 class _OnDevice:
-    """A network as the stages see it: numpy in, numpy out."""
+    """A network as the stages see it: numpy in, numpy out.
+
+    On a CPU images of several studies go through one by one: a batch gains nothing there, and its size,
+    which depends on chance, would change the last digits.
+    """
 
     network: nn.Module
     device: str
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[Floats, Floats]:
+        if isinstance(self.network, Refiner):  # its batch is one study
+            return self._computed(images)
+        channels = images[:, None]
+        if self.device != "cpu":
+            return self._computed(channels)
+        firsts, seconds = zip(*(self._computed(image[None]) for image in channels), strict=True)
+        return np.concatenate(firsts), np.concatenate(seconds)
+
+    def _computed(self, channels: NDArray[np.float32]) -> tuple[Floats, Floats]:
         with torch.inference_mode():
-            channels = images if isinstance(self.network, Refiner) else images[:, None]
             first, second = self.network(torch.from_numpy(channels).to(self.device))
         return first.float().cpu().numpy(), second.float().cpu().numpy()
 

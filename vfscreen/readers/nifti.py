@@ -146,7 +146,10 @@ def _parsed(start: bytes, name: str) -> Any:
 
 
 def _layout(header: Any, name: str) -> _Layout:
-    dtype = header.get_data_dtype()
+    try:
+        dtype = header.get_data_dtype()
+    except KeyError as error:
+        raise UnreadableFile(f"{name} has an unknown datatype: {int(header['datatype'])}") from error
     if dtype.kind not in "iuf":
         raise UnreadableFile(f"{name} holds {dtype} values, not one number a voxel")
     n_axes, *sizes = map(int, header["dim"])
