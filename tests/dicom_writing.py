@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from vfscreen.study import StudyImage
 from vfscreen.volume import Volume, VolumeGeometry, lps_from_ras
@@ -138,3 +138,52 @@ def damaged(content: bytes, count: int, last: int) -> Iterator[bytes]:
     last = min(last, len(content))
     for place, value in zip(rng.integers(0, last, count), rng.integers(0, 256, count), strict=True):
         yield content[:place] + bytes([value]) + content[place + 1 :]
+
+
+def write_enhanced(path: Path, volume: Volume, intercepts: Sequence[float], **tags: object) -> Path:
+    """The volume as one enhanced CT file; each frame has its own rescaling, and they stand in no order."""
+    slices = [_slice(volume, k, 1.0, intercept, {}) for k, intercept in enumerate(intercepts)]
+    first = slices[0]
+    groups = []
+    order = np.random.default_rng(2).permutation(len(slices))
+    for k in order:
+        rescale = _item(RescaleIntercept=str(intercepts[k]), RescaleSlope="1", RescaleType="HU")
+        groups.append(
+            _item(
+                PlanePositionSequence=[_item(ImagePositionPatient=slices[k].ImagePositionPatient)],
+                PixelValueTransformationSequence=[rescale],
+                FrameContentSequence=[_item(TemporalPositionIndex=1, StackID="1")],
+            )
+        )
+    shared = _item(
+        PixelMeasuresSequence=[_item(PixelSpacing=first.PixelSpacing)],
+        PlaneOrientationSequence=[_item(ImageOrientationPatient=first.ImageOrientationPatient)],
+        CTImageFrameTypeSequence=[_item(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"])],
+    )
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(first, name)
+    for name in ("RescaleSlope", "RescaleIntercept", "ImageType"):
+        delattr(first, name)
+    values = {
+        "SOPClassUID": EnhancedCTImageStorage,
+        "NumberOfFrames": len(slices),
+        "SharedFunctionalGroupsSequence": [shared],
+        "PerFrameFunctionalGroupsSequence": groups,
+        "PixelData": b"".join(slices[k].PixelData for k in order),
+        "StudyInstanceUID": generate_uid(),
+        "SeriesInstanceUID": generate_uid(),
+        **tags,
+    }
+    for name, value in values.items():
+        setattr(first, name, value)
+    first.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _item(**values: object) -> Dataset:
+    item = Dataset()
+    for name, value in values.items():
+        setattr(item, name, value)
+    return item

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pandas as pd
+import psutil
 import pytest
+from dicom_writing import ramp_volume, write_series
 
 from vfscreen import pipeline
 from vfscreen.errors import InputError, VfscreenError
 from vfscreen.pipeline import RunSummary, run
 from vfscreen.progress import Tally, describe
 from vfscreen.results import ResultWriter, StudyRecord, locked
-from vfscreen.settings import MeasureSettings, ReadSettings, Settings
+from vfscreen.settings import MeasureSettings, Settings
 
 MEASURED = {"ok", "partial"}
 
@@ -198,7 +204,7 @@ def test_a_study_that_is_lost_is_told(archive: Path, tmp_path: Path, monkeypatch
 def test_dying_hanging_and_raising_readers_cost_one_row_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["1_good", "2_dies", "3_good", "4_raises", "5_hangs", "6_good", "7_good"]
+    names = ["1_good", "2_dies", "3_good", "4_raises", "5_hangs", "6_good", "7_good", "8_swells"]
     for name in names:
         fakes.write_study(tmp_path / "in" / f"{name}.nii.gz")
     accident_prone = partial(pipeline.Screening, read=fakes.read_with_accidents)
@@ -207,7 +213,12 @@ def test_dying_hanging_and_raising_readers_cost_one_row_each(
     rows = studies(tmp_path / "out")
     assert list(rows.index) == names
     assert set(rows.loc[["1_good", "3_good", "6_good", "7_good"], "status"]) <= MEASURED
-    errors = {"2_dies": "reader_died", "4_raises": "unexpected_error", "5_hangs": "reader_timeout"}
+    errors = {
+        "2_dies": "reader_died",
+        "4_raises": "unexpected_error",
+        "5_hangs": "reader_timeout",
+        "8_swells": "out_of_memory",
+    }
     assert rows.loc[list(errors), "error"].to_dict() == errors
     assert "exit code 3" in rows.loc["2_dies", "reason"]
     assert rows.loc["4_raises", "reason"].startswith("ZeroDivisionError in ")
@@ -225,6 +236,87 @@ def test_studies_that_an_accident_cost_are_tried_again(
         run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=1)
     again = run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=1)
     assert (again.studies, again.new, again.measured, again.failed) == (4, 2, 3, 1)
+
+
+def test_the_studies_that_failed_are_screened_again_when_asked_and_no_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "b", "z"):
+        fakes.write_study(archive / f"{name}.nii.gz")
+    whole = (archive / "b.nii.gz").read_bytes()
+    (archive / "b.nii.gz").write_bytes(whole[:200])
+    run(archive, out, models=fakes.fake_models(), workers=1, limit=2)
+    assert run(archive, out, models=fakes.fake_models(), workers=1, limit=2).new == 0
+    again = run(archive, out, models=fakes.fake_models(), workers=1, retry_failed=True)
+    assert (again.studies, again.new, again.failed) == (2, 1, 1)
+    assert "1 studies are not screened yet" in caplog.text
+    (archive / "b.nii.gz").write_bytes(whole)
+    mended = run(archive, out, models=fakes.fake_models(), workers=1, retry_failed=True)
+    assert (mended.studies, mended.new, mended.failed) == (2, 1, 0)
+
+
+def test_a_study_whose_files_changed_is_screened_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "b"):
+        fakes.write_study(archive / f"{name}.nii.gz")
+    run(archive, out, models=fakes.fake_models(), workers=1)
+    fakes.write_study(archive / "b.nii.gz", fakes.FRACTURED_HU)
+    again = run(archive, out, models=fakes.fake_models(), workers=1)
+    assert (again.studies, again.new, again.flagged) == (2, 1, 1)
+    assert "The files of 1 studies changed" in caplog.text
+
+
+def test_a_fresh_start_sets_earlier_results_aside(archive: Path, tmp_path: Path) -> None:
+    models = fakes.fake_models()
+    run(archive, tmp_path, models=models, workers=1, limit=2)
+    strict = Settings(measure=MeasureSettings(threshold=0.5))
+    with pytest.raises(InputError, match="--fresh"):
+        run(archive, tmp_path, strict, models=models, workers=1, limit=3)
+    summary = run(archive, tmp_path, strict, models=models, workers=1, limit=3, fresh=True)
+    assert (summary.studies, summary.new) == (3, 3)
+    (aside,) = (tmp_path / "set_aside").iterdir()
+    assert len(pd.read_parquet(aside / "studies.parquet")) == 2
+    assert (aside / "run.json").exists()
+
+
+def test_other_named_series_are_another_way_to_make_results(tmp_path: Path) -> None:
+    axes = np.column_stack([[0, 0, 3.0], [0, 3, 0], [3, 0, 0]])
+    for uid in ("1.3.1", "1.3.2"):
+        grid = ramp_volume(axes, (30, 20, 20))
+        write_series(tmp_path / "in" / uid, grid, StudyInstanceUID="1.2", SeriesInstanceUID=uid)
+    run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=1, series=["1.3.2"])
+    assert pd.read_parquet(tmp_path / "out" / "studies.parquet")["series_uid"].to_list() == ["1.3.2"]
+    with pytest.raises(InputError, match="series was"):
+        run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=1)
+
+
+def test_a_reader_that_hangs_does_not_outlive_its_killed_main_process(tmp_path: Path) -> None:
+    fakes.write_study(tmp_path / "in" / "hangs.nii.gz")
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "if __name__ == '__main__':\n"
+        "    import fakes; from functools import partial; from vfscreen import pipeline\n"
+        "    pipeline.Screening = partial(pipeline.Screening, read=fakes.read_with_accidents)\n"
+        f"    pipeline.run({str(tmp_path / 'in')!r}, {str(tmp_path / 'out')!r}, models=fakes.fake_models())\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(program)
+    main = psutil.Process(subprocess.Popen([sys.executable, script]).pid)
+    readers = wait_for(lambda: [c for c in main.children() if c.cpu_times().user > 0.3])
+    main.kill()
+    assert psutil.wait_procs(readers, timeout=20)[1] == []
+
+
+def wait_for(what: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
+    for _ in range(600):
+        found = what()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise TimeoutError
 
 
 def test_what_a_reader_warns_of_is_logged_with_its_study(

@@ -282,6 +282,14 @@ def test_scaling_a_last_axis_of_one_and_values_that_are_no_number(tmp_path):
     assert (result.volume.hu[0, 0, :3] == [-1024, -1024, 32767]).all()
 
 
+@pytest.mark.parametrize(("slope", "hu"), [(1e38, 32767), (-1e38, -1024)])
+def test_a_slope_beyond_all_numbers_gives_the_ends_of_the_range(tmp_path, slope, hu):
+    image = nifti_image(ramp_volume(axial()))
+    ones = nibabel.Nifti1Image(np.full(image.shape, 30000, np.int16), image.affine)
+    path = write(tmp_path / "ct.nii", content(ones, scl_slope=slope))
+    assert (read(path).volume.hu == hu).all()
+
+
 def test_a_slope_of_zero_means_none(tmp_path):
     path = write(tmp_path / "ct.nii", content(scl_slope=0, scl_inter=np.nan))
     assert_same_hu_in_the_patient(read(path))

@@ -45,7 +45,9 @@ class Measured:
     columns: dict[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return " ".join(["as the sound study", *([f"but {', '.join(sorted(self.doubts))}"] if self.doubts else [])])
+        return " ".join(
+            ["as the sound study", *([f"but {', '.join(sorted(self.doubts))}"] if self.doubts else [])]
+        )
 
 
 Row = Failed | Measured

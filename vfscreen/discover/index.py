@@ -121,7 +121,7 @@ def volume_reader(path: Path) -> Any:
 
 
 def _is_read(name: str) -> bool:
-    return not is_packed(name) and volume_reader(Path(name)) is None
+    return not is_packed(name) and name.upper() != "DICOMDIR" and volume_reader(Path(name)) is None
 
 
 def _indexed(folder: Folder, known: dict[str, Found]) -> IndexedFolder:

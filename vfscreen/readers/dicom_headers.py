@@ -102,6 +102,7 @@ _PLAIN = (
     "RescaleIntercept",
     "RescaleType",
 )
+_BINARY = ("NominalPercentageOfCardiacPhase", "TemporalPositionIndex", "FrameAcquisitionNumber")
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
@@ -411,11 +412,11 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 
 def _words(dataset: Dataset, keyword: str) -> list[str]:
-    """The values of an element of text, not converted: converting takes longer than reading."""
+    """The values of an element as texts; those that are stored as text are not converted, which is slow."""
     tag = _TAGS.get(keyword) or _tag(keyword)
     if tag not in dataset:
         return []
-    value: Any = dataset.get_item(tag).value
+    value: Any = dataset[tag].value if keyword in _BINARY else dataset.get_item(tag).value
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace")
     if isinstance(value, str):

@@ -168,7 +168,7 @@ def _scaling(header: Any, name: str) -> tuple[float, float]:
     if slope == 0:
         return 1.0, 0.0
     for field, value in (("scl_slope", slope), ("scl_inter", intercept)):
-        if not math.isfinite(value):
+        if not np.isfinite(np.float32(value)):
             raise UnreadableFile(f"{name} has no valid {field}: {value}")
     return slope, intercept
 
@@ -286,7 +286,7 @@ def _hounsfield(stream: BinaryIO, layout: _Layout, name: str) -> NDArray[np.int1
         content = stream.read(layout.slice_bytes)
         if len(content) < layout.slice_bytes:
             raise UnreadableFile(f"{name} ends within its pixels")
-        target[:] = _scaled(np.frombuffer(content, layout.dtype), layout).reshape(target.shape)
+        target[:] = _scaled(np.frombuffer(content, layout.dtype).reshape(target.shape), layout)
     # gzip compares the checksum where its stream ends; what goes on for long is no rest, but a wrong shape
     if len(stream.read(LONGEST_REST + 1)) > LONGEST_REST:
         raise UnreadableFile(f"{name} goes on behind the pixels that its header promises")
@@ -295,4 +295,6 @@ def _hounsfield(stream: BinaryIO, layout: _Layout, name: str) -> NDArray[np.int1
 
 def _scaled(stored: NDArray[Any], layout: _Layout) -> NDArray[np.int16]:
     scaled = stored * np.float32(layout.slope) + np.float32(layout.intercept)
-    return to_hu(np.nan_to_num(scaled, nan=LOWEST_HU, posinf=LOWEST_HU, neginf=LOWEST_HU))
+    if stored.dtype.kind == "f":
+        scaled = np.nan_to_num(scaled, copy=False, nan=LOWEST_HU, posinf=LOWEST_HU, neginf=LOWEST_HU)
+    return to_hu(scaled)

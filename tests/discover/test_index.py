@@ -1,0 +1,148 @@
+"""The index of headers: what is known is not read again, and what is odd in an archive is not opened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_writing import ramp_volume, write_series
+
+from vfscreen.discover import discover, index
+from vfscreen.errors import PackedArchive, UnreadableFile
+from vfscreen.study import StudyFiles
+
+
+def write(folder: Path, **tags: object) -> list[Path]:
+    axes = np.column_stack([[0, 0, 3.0], [0, 2, 0], [2, 0, 0]])
+    return write_series(folder, ramp_volume(axes, (30, 4, 5)), **tags)
+
+
+@pytest.fixture
+def read_paths(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files whose headers are read."""
+    paths: list[Path] = []
+    read_images = index.read_images
+
+    def noted(path: Path) -> object:
+        paths.append(path)
+        return read_images(path)
+
+    monkeypatch.setattr(index, "read_images", noted)
+    return paths
+
+
+def only(folder: Path, **options: Path) -> StudyFiles:
+    (study,) = discover(folder, **options)
+    return study
+
+
+def test_a_second_look_reads_nothing_and_finds_the_same(tmp_path, read_paths):
+    write(tmp_path / "in" / "a")
+    (tmp_path / "in" / "a" / "notes").write_text("no image")
+    first = discover(tmp_path / "in", index=tmp_path / "index")
+    read_paths.clear()
+    assert discover(tmp_path / "in", index=tmp_path / "index") == first
+    assert read_paths == []
+
+
+def test_only_what_is_new_or_changed_is_read(tmp_path, read_paths):
+    files = write(tmp_path / "in")
+    before = only(tmp_path / "in", index=tmp_path / "index")
+    os.utime(files[3], ns=(1, 1))
+    shutil.copy(files[5], files[5].with_name("copy"))
+    read_paths.clear()
+    after = only(tmp_path / "in", index=tmp_path / "index")
+    assert sorted(path.name for path in read_paths) == ["0003.dcm", "copy"]
+    assert after.stamp != before.stamp
+
+
+def test_a_file_that_is_gone_is_not_remembered(tmp_path):
+    files = write(tmp_path / "in")
+    discover(tmp_path / "in", index=tmp_path / "index")
+    files[29].unlink()
+    assert len(only(tmp_path / "in", index=tmp_path / "index").files) == 29
+
+
+@pytest.mark.parametrize("content", [b"no database", b""])
+def test_an_index_that_is_none_costs_time_and_nothing_else(tmp_path, content):
+    write(tmp_path / "in")
+    (tmp_path / "index").write_bytes(content)
+    assert only(tmp_path / "in", index=tmp_path / "index").error is None
+
+
+def test_a_damaged_row_is_read_again(tmp_path):
+    write(tmp_path / "in")
+    first = only(tmp_path / "in", index=tmp_path / "index")
+    with index.closing(index.sqlite3.connect(tmp_path / "index")) as database:
+        database.execute("UPDATE folders SET content = ?", (b"junk",))
+        database.commit()
+    assert only(tmp_path / "in", index=tmp_path / "index") == first
+
+
+def test_a_process_that_is_killed_while_it_lists_is_replaced(tmp_path, monkeypatch):
+    class Pool:
+        killed = 0
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def map(self, function, chunks):
+            for number, chunk in enumerate(chunks):
+                if number == 1 and Pool.killed < 2:
+                    Pool.killed += 1
+                    raise BrokenProcessPool
+                yield function(chunk)
+
+    write(tmp_path)
+    monkeypatch.setattr(index, "PARALLEL_FROM_FILES", 1)
+    monkeypatch.setattr(index, "CHUNK_FILES", 7)
+    monkeypatch.setattr(index, "ProcessPoolExecutor", Pool)
+    assert len(only(tmp_path).files) == 30
+    assert Pool.killed == 2
+
+
+@pytest.mark.parametrize("name", ["old.zip", "old.TAR.GZ", "old.7z"])
+def test_a_packed_archive_is_reported_and_left_alone(tmp_path, name):
+    write(tmp_path / "a")
+    (tmp_path / "a" / name).write_bytes(b"PK")
+    study, packed = discover(tmp_path)
+    assert study.error is None
+    assert (packed.source, type(packed.error)) == (f"a/{name}", PackedArchive)
+
+
+def test_a_pipe_is_not_opened(tmp_path):
+    write(tmp_path)
+    os.mkfifo(tmp_path / "pipe.dcm")
+    assert only(tmp_path).error is None
+
+
+def test_a_link_to_nothing_beside_slices_may_be_a_slice(tmp_path):
+    write(tmp_path)
+    (tmp_path / "IM9").symlink_to(tmp_path / "moved")
+    assert isinstance(only(tmp_path).error, UnreadableFile)
+    assert "IM9 is a link to nothing" in str(only(tmp_path).error)
+
+
+def test_a_dicom_directory_means_its_folder(tmp_path):
+    write(tmp_path / "in" / "a")
+    (tmp_path / "in" / "DICOMDIR").write_bytes(b"")
+    assert only(tmp_path / "in" / "DICOMDIR").source == "a"
+
+
+def test_a_change_of_what_is_wrong_with_a_study_changes_its_stamp(tmp_path):
+    write(tmp_path)
+    sound = only(tmp_path).stamp
+    (tmp_path / "x.dcm").write_bytes(b"junk")
+    broken = only(tmp_path).stamp
+    (tmp_path / "x.dcm").unlink()
+    assert broken != sound == only(tmp_path).stamp
