@@ -26,8 +26,8 @@ from vfscreen.volume import Volume, VolumeGeometry
 TABLES = ("studies", "vertebrae", "patients")
 PEOPLE = 12
 """Simulated people; every study of an archive is one of them with its own noise, place and cut."""
-DICOM_EVERY = 10
-"""Every tenth study is a DICOM series, the others are NIfTI files, which are cheaper to find."""
+DICOM_EVERY = 4
+"""Every fourth study is a DICOM series, the others are NIfTI files, which are cheaper to find."""
 PIXEL_MM = 1.5
 SLICE_MM = 3.0
 VFSCREEN = (sys.executable, "-c", "from vfscreen.cli import main; main()")

@@ -86,7 +86,7 @@ def main(
         while tally.done < kills:
             results = folder / f"killed{len(ends)}"
             share = min(kills - tally.done, -(-kills // OUTPUTS))
-            _kill_often(archive, results, share, rng, tally)
+            _kill_often(archive, results, _phases(share, len(ends), rng), rng, tally)
             ends.append(_finish(archive, results))
     figures = _figures(archive, tally, ends)
     faults.report(_lines(figures, seed), {"studies": studies, "seed": seed, **figures}, out)
@@ -133,13 +133,20 @@ def _finished(out: Path) -> int:
 # --- kills ---------------------------------------------------------------------------------------
 
 
-def _kill_often(archive: Archive, out: Path, kills: int, rng: np.random.Generator, tally: Tally) -> None:
-    """So many kills, uniform over the phases; consolidation comes last, when all studies are finished.
+def _phases(kills: int, number: int, rng: np.random.Generator) -> list[str]:
+    """In which phase each process is to be killed, uniform over all.
 
-    Fewer where all studies are finished while one is still to be killed while it runs.
+    Consolidation comes last, when all studies are finished; in every second folder discovery comes first,
+    while the index of headers is still to be made.
     """
     phases = [str(phase) for phase in rng.choice(PHASES, kills)]
-    phases.sort(key=lambda phase: phase == PHASES[-1])
+    return sorted(phases, key=lambda phase: (phase == PHASES[-1], number % 2 == 0 and phase != PHASES[1]))
+
+
+def _kill_often(
+    archive: Archive, out: Path, phases: Sequence[str], rng: np.random.Generator, tally: Tally
+) -> None:
+    """A kill in each of the phases; fewer where all studies are finished before the last that is to run."""
     process: subprocess.Popen[bytes] | None = None
     started = time.monotonic()
     for phase in phases:

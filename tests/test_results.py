@@ -176,7 +176,8 @@ def test_a_study_without_patient_keeps_a_null(nobody):
 
 def test_a_date_that_is_none_becomes_null(caplog):
     assert study_row(record("a", date="2020-13-45"), 0.74)["study_date"] is None
-    assert "2020-13-45" in caplog.text
+    assert "study a" in caplog.text
+    assert "2020-13-45" not in caplog.text  # it may be anything
 
 
 def test_tables_keep_schema_units_and_values(tmp_path):

@@ -36,6 +36,7 @@ from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReaderLimits
 from vfscreen.readers import read_study
 from vfscreen.report.thumbnail import thumbnail
 from vfscreen.results import (
+    SET_ASIDE,
     STAGES,
     Finished,
     ResultWriter,
@@ -137,6 +138,8 @@ def run(
     models = models or _load_models(device)
     method = _method(source, settings, models, series, pseudonyms)
     with locked(out):
+        if pseudonyms:
+            _check_has_no_names(out, fresh)
         if fresh:
             _set_aside(out)
         journal.earlier_calls(out, method)  # refuse before the walk through an archive, which may take long
@@ -480,6 +483,18 @@ def _name(pseudonyms: Pseudonyms | None, study: StudyFiles) -> str:
     return pseudonyms.source(study.source) if pseudonyms else study.source
 
 
+def _check_has_no_names(out: Path, fresh: bool) -> None:
+    """Raise InputError where pseudonyms would stand beside what they replace."""
+    named = [
+        name for name in (INDEX_NAME, "series.csv", "series.parquet", SET_ASIDE) if (out / name).exists()
+    ]
+    if named or (fresh and (out / "run.json").exists()):
+        raise InputError(
+            f"{out} holds names of patients or files ({', '.join(named) or 'earlier results'}), which would "
+            "tell whose the pseudonyms are; choose another folder"
+        )
+
+
 def _set_aside(out: Path) -> None:
     try:
         aside = set_aside(out)
@@ -507,13 +522,21 @@ def _pending(
     retry_failed: bool,
 ) -> list[StudyFiles]:
     """The studies to screen in this call."""
-    rows = [(study, finished.get(_key(study, pseudonyms))) for study in studies]
-    if retry_failed:
-        return [study for study, row in rows if row and row.status == "failed"]
-    changed = [study for study, row in rows if row and row.stamp != study.stamp]
+    pending, changed = [], 0
+    for study in studies:
+        row = finished.get(_key(study, pseudonyms))
+        if row is None:
+            pending.append(study)
+        elif retry_failed:
+            pending += [study] if row.status == "failed" else []
+        elif row.stamp != (pseudonyms.stamp(study.stamp) if pseudonyms else study.stamp):
+            changed += 1
+            pending.append(study)
+        elif row.may_be_the_machine:
+            pending.append(study)
     if changed:
-        logger.warning("The files of %d studies changed; they are screened again.", len(changed))
-    return [study for study, row in rows if row is None or row.stamp != study.stamp or row.may_be_the_machine]
+        logger.warning("The files of %d studies changed; they are screened again.", changed)
+    return pending
 
 
 def _key(study: StudyFiles, pseudonyms: Pseudonyms | None) -> StudyKey:

@@ -41,6 +41,7 @@ StudyKey = tuple[str, str]
 """`study_id` and `source` of a study, as the tables hold them."""
 
 STAGES = ("read", "localize", "straighten", "detect")
+SET_ASIDE = "set_aside"
 TABLES = ("studies.parquet", "vertebrae.parquet", "patients.parquet", "flagged.csv")
 RETRIED = {kind.code for kind in (ReaderDied, ReaderTimeout, UnexpectedError)}
 """Errors that may be the machine's and not the study's: the next call tries again."""
@@ -432,7 +433,7 @@ def set_aside(out: Path) -> Path | None:
     """
     if not (out / "run.json").exists() and not (out / "parts").exists():
         return None
-    aside = out / "set_aside" / datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
+    aside = out / SET_ASIDE / datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
     aside.mkdir(parents=True)
     for name in ("parts", *TABLES, "thumbnails", "run.json"):
         if (out / name).exists():
@@ -518,7 +519,7 @@ def _date(record: StudyRecord) -> datetime.date | None:
     try:
         return datetime.date.fromisoformat(text)
     except ValueError:
-        log.warning("The date %r of study %s is none and is left out.", text, record.study_id)
+        log.warning("The date of study %s is none and is left out.", record.study_id)
         return None
 
 

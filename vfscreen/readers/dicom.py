@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import FileDataset, dcmread
+from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import (
@@ -26,6 +27,7 @@ from pydicom.uid import (
 )
 
 from vfscreen.errors import InconsistentGeometry, UnreadableFile
+from vfscreen.readers.codestream import size
 from vfscreen.readers.common import LOWEST_HU, cause, to_hu
 from vfscreen.readers.dicom_headers import (
     FOREIGN_ERRORS,
@@ -224,6 +226,7 @@ def _check_decoder(syntax: UID, path: Path) -> None:
 def _decoded(dataset: FileDataset, slices: Sequence[_Slice]) -> Iterator[NDArray[Any]]:
     """The stored values of the frames wanted, one by one."""
     path = slices[0].path
+    _check_size(dataset, slices[0])
     plugin = FASTEST_DECODER.get(dataset.file_meta.TransferSyntaxUID, "")
     try:
         if slices[0].image.frame is None:
@@ -234,6 +237,22 @@ def _decoded(dataset: FileDataset, slices: Sequence[_Slice]) -> Iterator[NDArray
             yield from iter_pixels(dataset, indices=indices, decoding_plugin=plugin)
     except FOREIGN_ERRORS as error:
         raise UnreadableFile(f"the pixels of {path.name} cannot be decoded ({cause(error)})") from error
+
+
+def _check_size(dataset: FileDataset, one: _Slice) -> None:
+    """Raise where compressed pixels are of another size than the header: decoders allocate what they say."""
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    try:
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        found = size(next(generate_frames(dataset.PixelData, number_of_frames=frames)))
+    except (*FOREIGN_ERRORS, StopIteration) as error:
+        raise UnreadableFile(f"the pixels of {one.path.name} cannot be decoded ({cause(error)})") from error
+    if found is not None and found != (one.kind.rows, one.kind.columns):
+        raise UnreadableFile(
+            f"the pixels of {one.path.name} are {found[0]} x {found[1]}, its header says {one.kind.rows} x "
+            f"{one.kind.columns}"
+        )
 
 
 def _padding(dataset: FileDataset) -> int | None:

@@ -323,7 +323,7 @@ def _image(
             *(_number_or_digest(found.words(*names)) for names in _PHASES[3:]),
         ),
         rescale=slope + intercept if slope and intercept else None,
-        study_date=_text(header, "StudyDate"),
+        study_date=_date(_text(header, "StudyDate")),
         fault=None,
     )
     return _placeable(kind), image._replace(fault=fault or _fault(kind, image, path.name))
@@ -424,6 +424,11 @@ def _words(dataset: Dataset, keyword: str) -> list[str]:
     if value is None:
         return []
     return [str(word) for word in ([value] if isinstance(value, (int, float)) else value)]
+
+
+def _date(text: str) -> str:
+    """What is no date may be anything."""
+    return text if re.fullmatch(r"\d{8}", text, re.ASCII) else ""
 
 
 def _digest(text: str) -> str:
