@@ -96,7 +96,18 @@ def circle(folder: Path) -> None:
     save(slices(sound()), folder / "a" / "b")
     (folder / "a" / "b" / "up").symlink_to("../..", target_is_directory=True)
     (folder / "a" / "again").symlink_to("b", target_is_directory=True)
+
+
+@fault("a link to itself beside a folder of slices", Measured())
+def link_to_itself(folder: Path) -> None:
+    save(slices(sound()), folder / "series")
     (folder / "itself").symlink_to("itself")
+
+
+@fault("a link to itself among slices", Failed("unreadable_file", "IM0009"))
+def link_to_itself_among_slices(folder: Path) -> None:
+    save(slices(short()), folder)[9].unlink()
+    (folder / "IM0009").symlink_to("IM0009")
 
 
 @fault("a link to a series elsewhere", Measured())

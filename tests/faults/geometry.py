@@ -68,8 +68,8 @@ def cut_ends(folder: Path) -> None:
 @fault("another spacing in the lower half", Measured(0.03, 0.6, 0.6, "ok", UNEVEN))
 def two_spacings(folder: Path) -> None:
     tags = {"StudyInstanceUID": "1.2.3.5", "SeriesInstanceUID": "1.2.3.5.1"}
-    thin, thick = slices(stepped(1.0), **tags), slices(stepped(3.0), **tags)
-    save(thick[:22] + thin[64:], folder)
+    thin, thick = slices(stepped(1.0), **tags), slices(sound(), **tags)
+    save(thick[:32] + thin[64:], folder)
 
 
 @fault("slices 7 mm apart", Failed("inconsistent_geometry", "7.0 mm apart"))

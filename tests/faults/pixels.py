@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import gdcm
@@ -213,11 +214,11 @@ def enhanced_disorder(folder: Path) -> None:
 def enhanced_slopes(folder: Path) -> None:
     dataset = enhanced(sound())
     values = np.frombuffer(dataset.PixelData, np.uint16).reshape(sound().hu.shape).copy()
-    transformation = dataset.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
-    del dataset.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    transformation = shared.PixelValueTransformationSequence[0]
+    del shared.PixelValueTransformationSequence
     for k, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
-        item = Dataset()
-        item.update(transformation[0])
+        item = deepcopy(transformation)
         item.RescaleIntercept = str(-1024 - 50 * (k % 7))
         group.PixelValueTransformationSequence = [item]
         values[k] += np.uint16(50 * (k % 7))

@@ -76,7 +76,7 @@ class Run:
             for name, value in row.columns.items()
             if not _same(found[name], value)
         ]
-        if row.choice not in (found.series_choice or ""):
+        if row.choice and row.choice not in str(found.series_choice):
             problems.append(f"'{row.choice}' is not in '{found.series_choice}'")
         return problems + self._beside_sound(row, index)
 
@@ -108,7 +108,7 @@ def _same(found: object, wanted: object) -> bool:
 
 
 def _short(found: pd.Series) -> str:
-    if found.error:
+    if found.status in ("failed", "skipped"):
         return f"{found.status} {found.error}: {found.reason}"
     doubts = ", ".join(found.quality)
     return f"{found.status} {doubts} {found.n_vertebrae:.0f} vertebrae, G {found.min_genant_ratio:.3f}"
