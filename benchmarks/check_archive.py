@@ -86,16 +86,15 @@ def _write_series(folder: Path, template: bytes, token: str, series: int, slices
     if not slices:
         return
     folder.mkdir(parents=True)
-    of_series = template.replace(STUDY.encode(), token.encode()).replace(
-        SERIES_NUMBER.encode(), f"{series + 11}".encode()
-    )
+    of_series = template.replace(SERIES_NUMBER.encode(), f"{series + 11}".encode())
     step_mm = 300 / slices
     for k in range(slices):
         position = f"{-1000 - step_mm * k:+08.2f}".encode()
         content = of_series.replace(POSITION.encode(), position).replace(
             NUMBER.encode(), f"{k + 1:05d}".encode()
         )
-        (folder / f"IM{k:04d}").write_bytes(content.replace(INSTANCE.encode(), f"{k + 10001}".encode()))
+        content = content.replace(INSTANCE.encode(), f"{k + 10001}".encode())
+        (folder / f"IM{k:04d}").write_bytes(content.replace(STUDY.encode(), token.encode()))
 
 
 def _series_written(files: int) -> int:

@@ -104,7 +104,7 @@ def _judge(archive: Path, mutant: Mutant, rows: Sequence[Mapping[str, Any]], fou
         outcome = f"{row['status']} {row['error'] or ''}".strip()
         found.outcomes[outcome] += 1
         if row["error"] in DEATHS:
-            found.suspects[row["error"]][mutant.name] = f"{what}: {row['reason']}"
+            found.suspects[row["error"]][mutant.name] = f"{mutant.form}, {what}: {row['reason']}"
         if row["error"] in READ:
             outcome = verdict(archive / mutant.name, mutant.form, mutant.files, row)
             found.verdicts[outcome] += 1
@@ -116,8 +116,8 @@ def _suspect(mutant: Mutant, row: Mapping[str, Any], outcome: str, what: str, fo
     said = f"{row['n_slices']} slices, {row['slice_spacing_mm']} mm, pixels {row['pixel_spacing_mm']} mm"
     if outcome == "wrong" or (not mutant.kinds and outcome != "sound"):
         found.suspects["wrong geometry"][mutant.name] = f"{mutant.form}, {what}: read as {said}"
-    elif outcome == "left out":
-        found.suspects["left out"][mutant.name] = f"{mutant.form}, {what}: read as {said}"
+    elif outcome in ("left out", "odd length"):
+        found.suspects[outcome][mutant.name] = f"{mutant.form}, {what}: read as {said}"
 
 
 def _keep(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from faults_mutants import NIFTI_HEADER, PIXEL_MM, slices_of
+from faults_mutants import COLUMNS, NIFTI_HEADER, PIXEL_MM, ROWS, slices_of
 from pydicom import dcmread
 
 ALIKE = 0.01
@@ -47,17 +48,18 @@ def verdict(folder: Path, form: str, mutated: Collection[str], row: Row) -> str:
 
     `sound`: it is that of the study before the mutation. `as stored`: the headers agree with each other on
     another geometry, and that is the one. `uneven`: all slices, whose steps differ, from the first to the
-    last. `left out`: a mutated file is not in the volume, the other slices are where they say. `wrong`: none
-    of these.
+    last. `left out`: a mutated file is not in the volume, the other slices are where they say. `odd length`:
+    as `sound`, but the file is longer or shorter than its header says. `wrong`: none of these.
     """
     if any(row[name] is None for name in ("n_slices", "slice_spacing_mm", "pixel_spacing_mm")):
         return "wrong"
     said = Grid(row["n_slices"], row["slice_spacing_mm"], row["pixel_spacing_mm"])
-    if said.agrees(Grid(*slices_of(form), PIXEL_MM)):
-        return "sound"
+    sound = Grid(*slices_of(form), PIXEL_MM)
     volumes = [path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz"))]
     if volumes:
-        return _nifti_verdict(volumes[0], said)
+        return _nifti_verdict(volumes[0], said, sound)
+    if said.agrees(sound):
+        return "sound"
     return _dicom_verdict(folder, mutated, said, row["series_uid"] or "")
 
 
@@ -142,9 +144,25 @@ def _one_grid(places: Sequence[_Place]) -> bool:
 # --- NIfTI ---------------------------------------------------------------------------------------
 
 
-def _nifti_verdict(path: Path, said: Grid) -> str:
+def _nifti_verdict(path: Path, said: Grid, sound: Grid) -> str:
+    if said.agrees(sound):
+        return _pixels_verdict(path, sound)
     stored = _nifti_grid(path)
     return "as stored" if stored is not None and stored.agrees(said) else "wrong"
+
+
+def _pixels_verdict(path: Path, sound: Grid) -> str:
+    """Of a geometry that is right by its spacings: whether the pixels stand where they stood."""
+    try:
+        content = _unpacked(path)
+        header = nibabel.Nifti1Header.from_fileobj(io.BytesIO(content[:NIFTI_HEADER]), check=False)
+        shape = tuple(int(n) for n in header["dim"][1:4])
+        promised = math.prod(shape) * header.get_data_dtype().itemsize + int(header["vox_offset"])
+    except Exception:  # whatever damage does
+        return "wrong"
+    if shape != (COLUMNS, ROWS, sound.slices):
+        return "wrong"
+    return "sound" if promised == len(content) else "odd length"
 
 
 def _nifti_grid(path: Path) -> Grid | None:

@@ -337,7 +337,7 @@ def offset_lost(folder: Path) -> None:
     write(folder, image(short(), (short().hu.astype(np.int32) + 1024).astype(np.uint16)))
 
 
-@_broken("of values between 0 and 1", "implausible_values")
+@_broken("of values between 0 and 1", ("implausible_values", "spine_not_found"))
 def normalised(folder: Path) -> None:
     write(folder, image(short(), ((short().hu + 1024) / 4096).astype(np.float32)))
 

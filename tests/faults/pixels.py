@@ -51,7 +51,10 @@ def _stored(name: str, *rows: Measured, **tags: object) -> Callable[[Change], Ch
 def own_slopes(k: int, dataset: Dataset) -> None:
     factor = 1 + k % 3
     store(dataset, (stored(dataset) * factor + 100 * (k % 5)).astype(np.uint16))
-    dataset.RescaleSlope, dataset.RescaleIntercept = f"{1 / factor:.9f}", f"{-1024 - 100 * (k % 5) / factor:.6f}"
+    dataset.RescaleSlope, dataset.RescaleIntercept = (
+        f"{1 / factor:.9f}",
+        f"{-1024 - 100 * (k % 5) / factor:.6f}",
+    )
 
 
 @_stored("signed values", BitsStored=16, HighBit=15, PixelRepresentation=1, RescaleIntercept="0")
@@ -105,7 +108,9 @@ def bright_padding(k: int, dataset: Dataset) -> None:
     store(dataset, round_view(stored(dataset), 65535))
 
 
-@_stored("padding of -2000, signed", ROUND, PixelRepresentation=1, BitsStored=16, HighBit=15, RescaleIntercept="0")
+@_stored(
+    "padding of -2000, signed", ROUND, PixelRepresentation=1, BitsStored=16, HighBit=15, RescaleIntercept="0"
+)
 def negative_padding(k: int, dataset: Dataset) -> None:
     store(dataset, round_view(stored(dataset).astype(np.int16) - 1024, -2000))
     put(dataset, "PixelPaddingValue", np.int16(-2000).tobytes())
@@ -286,6 +291,8 @@ def big_endian(folder: Path) -> None:
 
 def _as(datasets: list[Dataset], folder: Path, syntax: str) -> None:
     for dataset in datasets:
+        dataset.decode()  # or its bytes would be written as they stand
+        dataset.set_original_encoding(None, None)
         dataset.file_meta.TransferSyntaxUID = syntax
     save(datasets, folder)
 
@@ -345,7 +352,7 @@ def fragments(folder: Path) -> None:
 @fault("an unknown transfer syntax", Failed("unreadable_file", "no decoder"))
 def unknown_syntax(folder: Path) -> None:
     for path in save(compressed(slices(short()), RLELossless), folder):
-        path.write_bytes(path.read_bytes().replace(RLELossless.encode()+b'\0', b"1.2.840.10008.1.2.9\0"))
+        path.write_bytes(path.read_bytes().replace(RLELossless.encode() + b"\0", b"1.2.840.10008.1.2.9\0"))
 
 
 @fault("a video instead of an image", Failed("unreadable_file", "no decoder"))

@@ -62,6 +62,6 @@ def planted_modality(folder: Path) -> None:
     save(put_all(datasets, "ImageType", "DOE JANE\\19500101"), folder)
 
 
-@fault("instance numbers and Rows of the wrong type", Failed("unreadable_file"))
+@fault("Rows that are a letter", Failed(("too_large", "unreadable_file")))
 def wrong_type(folder: Path) -> None:
-    save(put_all(slices(short()), "Rows", b"ab"[:1]), folder)
+    save(put_all(slices(short()), "Rows", b"a"), folder)

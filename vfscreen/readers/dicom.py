@@ -29,15 +29,8 @@ from pydicom.uid import (
 from vfscreen.errors import InconsistentGeometry, UnreadableFile
 from vfscreen.readers.codestream import size
 from vfscreen.readers.common import LOWEST_HU, cause, to_hu
-from vfscreen.readers.dicom_headers import (
-    FOREIGN_ERRORS,
-    Image,
-    Kind,
-    check_inflation,
-    fault_of,
-    looks_like_dicom,
-    read_images,
-)
+from vfscreen.readers.dicom_fields import FOREIGN_ERRORS, check_inflation
+from vfscreen.readers.dicom_headers import Image, Kind, fault_of, looks_like_dicom, read_images
 from vfscreen.readers.stacking import SliceGrid, Stacking, resampled, stack
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage

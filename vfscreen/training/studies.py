@@ -19,7 +19,8 @@ from vfscreen.localize import localizer_input
 from vfscreen.measure import MODERATE, genant_ratio, heights_mm
 from vfscreen.readers import read_study
 from vfscreen.readers.common import cause
-from vfscreen.readers.dicom_headers import FOREIGN_ERRORS, looks_like_dicom
+from vfscreen.readers.dicom_fields import FOREIGN_ERRORS
+from vfscreen.readers.dicom_headers import looks_like_dicom
 from vfscreen.settings import LocalizeSettings, ReadSettings
 from vfscreen.study import StudyFiles
 from vfscreen.training.annotation import (
