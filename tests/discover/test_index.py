@@ -12,7 +12,7 @@ import pytest
 from dicom_writing import ramp_volume, write_series
 
 from vfscreen.discover import discover, index
-from vfscreen.errors import PackedArchive, UnreadableFile
+from vfscreen.errors import PackedArchive, UnreadableFile, VfscreenError
 from vfscreen.study import StudyFiles
 
 
@@ -109,6 +109,17 @@ def test_a_process_that_is_killed_while_it_lists_is_replaced(tmp_path, monkeypat
     monkeypatch.setattr(index, "ProcessPoolExecutor", Pool)
     assert len(only(tmp_path).files) == 30
     assert Pool.killed == 2
+
+
+def test_processes_that_never_live_end_the_call(tmp_path, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenProcessPool
+
+    write(tmp_path)
+    monkeypatch.setattr(index, "PARALLEL_FROM_FILES", 1)
+    monkeypatch.setattr(index, "ProcessPoolExecutor", broken)
+    with pytest.raises(VfscreenError, match="__main__"):
+        discover(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["old.zip", "old.TAR.GZ", "old.7z"])

@@ -8,6 +8,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.fileset import FileSet
 
 from faults.registry import Failed, Measured, NotPossible, fault
@@ -137,19 +138,18 @@ def pipes(folder: Path) -> None:
 
 @fault("a folder that may not be listed", Failed("unreadable_file", "cannot be listed"))
 def locked_folder(folder: Path) -> None:
-    _not_as_root()
     save(slices(short()), folder / "locked")
-    (folder / "locked").chmod(0)
+    _forbid(folder / "locked")
 
 
 @fault("a slice that may not be read", Failed("unreadable_file", "IM0009"))
 def locked_file(folder: Path) -> None:
-    _not_as_root()
-    save(slices(short()), folder)[9].chmod(0)
+    _forbid(save(slices(short()), folder)[9])
 
 
-def _not_as_root() -> None:
-    if os.geteuid() == 0:
+def _forbid(path: Path) -> None:
+    path.chmod(0)
+    if os.access(path, os.R_OK):
         raise NotPossible("root may read everything")
 
 
@@ -252,7 +252,34 @@ def trailing(folder: Path) -> None:
     save(slices(sound()), folder / "study. ", [f"{n}.ima.gz.bak " for n in range(len(sound().hu))])
 
 
-@fault("file meta information that contradicts the data set", Measured())
+@fault("one SOPInstanceUID for all slices", Measured())
+def one_instance_uid(folder: Path) -> None:
+    save(slices(sound(), SOPInstanceUID="1.2.3"), folder)
+
+
+@fault("file meta information of another image", Measured())
 def meta_contradicts(folder: Path) -> None:
-    datasets = slices(sound())
-    save(put_all(datasets, "SOPInstanceUID", "1.2.3"), folder)  # the same of all slices
+    for path in save(slices(sound()), folder):
+        dataset = dcmread(path)
+        dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+        dataset.save_as(path)
+
+
+@fault("a blank file in a folder of two studies", Measured(), Measured(), Failed("unreadable_file", "blank"))
+def blank_beside_two(folder: Path) -> None:
+    for letter in "ab":
+        save(slices(sound()), folder, [f"{letter}{n}" for n in range(len(sound().hu))])
+    (folder / "c0").write_bytes(bytes(500))
+
+
+@fault(
+    "a whole study, and a copy of it with all files cut short",
+    Measured(),
+    Failed("unreadable_file", "header"),
+)
+def copy_cut_short(folder: Path) -> None:
+    save(slices(sound()), folder / "first")
+    shutil.copytree(folder / "first", folder / "second")
+    for path in (folder / "second").iterdir():
+        path.write_bytes(path.read_bytes()[:700])

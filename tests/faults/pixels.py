@@ -15,13 +15,15 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
+    JPEG2000,
     JPEG2000Lossless,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
 from faults.registry import Failed, Measured, fault
-from faults.sound import moved, short, sound
+from faults.sound import moved, shifted, short, sound
 from faults.writing import enhanced, put, put_all, save, slices, store, stored
 
 Change = Callable[[int, Dataset], None]
@@ -80,6 +82,16 @@ def thirty_two(k: int, dataset: Dataset) -> None:
 
 @_stored("MONOCHROME1 with Hounsfield units", PhotometricInterpretation="MONOCHROME1")
 def monochrome1(k: int, dataset: Dataset) -> None:
+    pass
+
+
+@_stored("a RescaleType that is not specified", RescaleType="US")
+def unspecified(k: int, dataset: Dataset) -> None:
+    pass
+
+
+@_stored("no ImageType", ImageType=None)
+def no_image_type(k: int, dataset: Dataset) -> None:
     pass
 
 
@@ -152,6 +164,7 @@ def constant(k: int, dataset: Dataset) -> None:
 
 _tags("1024 never taken off", "implausible_values", "offset", RescaleIntercept="0")
 _tags("a slope of zero", "implausible_values", RescaleSlope="0")
+_tags("a RescaleType of a photograph", "no_suitable_series", "Hounsfield", RescaleType="MGML")
 _tags("no RescaleSlope", "unreadable_file", "RescaleSlope", RescaleSlope=None)
 _tags("no RescaleIntercept", "unreadable_file", "RescaleIntercept", RescaleIntercept=None)
 _tags("optical density instead of HU", "no_suitable_series", "Hounsfield", RescaleType="OD")
@@ -230,6 +243,25 @@ def enhanced_slopes(folder: Path) -> None:
     dataset.BitsStored, dataset.HighBit = 16, 15
     store(dataset, values)
     save([dataset], folder)
+
+
+@fault("enhanced CT made of single slices by a converter", Measured())
+def legacy_converted(folder: Path) -> None:
+    dataset = enhanced(sound())
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2.2"
+    save([dataset], folder)
+
+
+@fault("enhanced CT of two heart phases", Measured(choice="another phase"))
+def enhanced_phases(folder: Path) -> None:
+    first, second = enhanced(sound()), enhanced(shifted(sound(), 5))
+    for phase, dataset in ((1, first), (2, second)):
+        for group in dataset.PerFrameFunctionalGroupsSequence:
+            group.FrameContentSequence[0].TemporalPositionIndex = phase
+    first.PerFrameFunctionalGroupsSequence.extend(second.PerFrameFunctionalGroupsSequence)
+    first.PixelData += second.PixelData
+    first.NumberOfFrames = 2 * len(sound().hu)
+    save([first], folder)
 
 
 @fault("enhanced CT in three files", Measured())
@@ -313,6 +345,22 @@ def compressed(datasets: list[Dataset], *syntaxes: str) -> list[Dataset]:
 _compressed("RLE", RLELossless)
 _compressed("JPEG-LS", JPEGLSLossless)
 _compressed("JPEG 2000", JPEG2000Lossless)
+
+
+@fault("JPEG 2000 with loss", Measured(0.02, 0.5, 0.5))
+def jpeg2000_lossy(folder: Path) -> None:
+    datasets = slices(sound())
+    for dataset in datasets:
+        dataset.compress(JPEG2000, j2k_cr=[4], generate_instance_uid=False)
+    save(datasets, folder)
+
+
+@fault("JPEG-LS with loss", Measured(0.02, 0.5, 0.5))
+def jpegls_lossy(folder: Path) -> None:
+    datasets = slices(sound())
+    for dataset in datasets:
+        dataset.compress(JPEGLSNearLossless, jls_error=3, generate_instance_uid=False)
+    save(datasets, folder)
 
 
 @fault("JPEG lossless", Measured())

@@ -9,10 +9,12 @@ from pydicom import Dataset
 
 from faults.registry import Failed, Measured, fault
 from faults.sound import moved, on_axes, piece, shifted, short, sound, stepped
-from faults.writing import save, slices
+from faults.writing import enhanced, save, slices
 from vfscreen.volume import Volume
 
 WRONG = 5  # pixels that the anatomy of other series stands beside its place
+
+FINE = Measured(0.03, 0.6, 0.6, choice="sharper kernel")
 
 
 def study(folder: Path, *series: list[Dataset], one_series: bool = False) -> None:
@@ -41,6 +43,12 @@ def thin_before_thick(folder: Path) -> None:
 @fault("a sharp kernel with a soft one", Measured(choice="sharper kernel"))
 def soft_before_sharp(folder: Path) -> None:
     study(folder, slices(wrong(), ConvolutionKernel="B70f"), slices(sound(), ConvolutionKernel="B30f"))
+
+
+@fault("a sharp kernel of 1 mm with a soft one of 1.5 mm", FINE)
+def sharp_and_thinner(folder: Path) -> None:
+    sharp = slices(shifted(stepped(1.0), WRONG), ConvolutionKernel="BONEPLUS")
+    study(folder, sharp, slices(stepped(1.5), ConvolutionKernel="SOFT"))
 
 
 @fault("a thin series of a part with a longer one", Measured(choice="covers less"))
@@ -113,8 +121,14 @@ def mixed_orientations(folder: Path) -> None:
 
 @fault("two matrices in one series", Measured())
 def mixed_matrices(folder: Path) -> None:
-    other = piece(slice(10, 60), slice(54, 102), slice(41, 91))
+    other = piece(slice(77, 120), slice(54, 110), slice(41, 97))
     study(folder, slices(shifted(other, WRONG)), slices(sound()), one_series=True)
+
+
+@fault("two pixel spacings in one series", Measured())
+def mixed_spacings(folder: Path) -> None:
+    other = slices(wrong(), PixelSpacing=["1.3", "1.3"])[4:]
+    study(folder, other, slices(sound()), one_series=True)
 
 
 @fault("two image types in one series", Measured(choice="derived"))
@@ -167,6 +181,32 @@ def report_beside(folder: Path) -> None:
     reports = slices(short(), Modality="SR", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", **tags)[:1]
     states = slices(short(), Modality="PR", SOPClassUID="1.2.840.10008.5.1.4.1.1.11.1", **tags)[:1]
     study(folder, reports, states, slices(sound()))
+
+
+def _beside(name: str, modality: str, sop_class: str, **tags: object) -> None:
+    @fault(f"{name} beside the series", Measured())
+    def write(folder: Path) -> None:
+        others = slices(
+            short(), Modality=modality, SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{sop_class}", **tags
+        )
+        study(folder, others[:1], slices(sound()))
+
+
+NO_IMAGE = {"Rows": None, "Columns": None, "PixelData": None}
+_beside("a registration", "REG", "66.1", **NO_IMAGE)
+_beside("outlines for radiotherapy", "RTSTRUCT", "481.3", **NO_IMAGE)
+_beside("a selection of key images", "KO", "88.59", **NO_IMAGE)
+_beside("a dose in several frames", "RTDOSE", "481.2", NumberOfFrames="35")
+_beside("an ultrasound film", "US", "3.1", NumberOfFrames="35")
+_beside("captured pages in several frames", "CT", "7.2", NumberOfFrames="2", ImagePositionPatient=None)
+_beside("a captured page without geometry", "OT", "7", ImagePositionPatient=None, PixelSpacing=None)
+
+
+@fault("a segmentation beside the series", Measured())
+def segmentation(folder: Path) -> None:
+    labels = enhanced(shifted(sound(), WRONG))
+    labels.Modality, labels.SOPClassUID = "SEG", "1.2.840.10008.5.1.4.1.1.66.4"
+    study(folder, [labels], slices(sound()))
 
 
 @fault("PET alone", Failed("no_suitable_series", "PT"))

@@ -12,8 +12,8 @@ from vfscreen.readers import read_volume
 from vfscreen.volume import Floats, Volume, VolumeGeometry
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "normal"
-PIECE = (slice(10, 75), slice(54, 122), slice(41, 101))  # along z, y, x
-CENTER = (42, 88, 71)  # of it, in the vertebral column
+PIECE = (slice(77, 129), slice(50, 118), slice(41, 101))  # along z, y, x
+CENTER = (102.5, 83.5, 70.5)  # of it
 
 
 @cache
@@ -24,14 +24,14 @@ def whole() -> Volume:
 
 @cache
 def sound() -> Volume:
-    """65 slices of 68 x 60 pixels, 2 mm apart, straight and supine."""
+    """52 slices of 68 x 60 pixels, 2 mm apart, straight and supine."""
     return piece(*PIECE)
 
 
 @cache
 def short() -> Volume:
     """Half of it: enough for what never reaches the networks."""
-    return piece(slice(20, 55), *PIECE[1:])
+    return piece(slice(86, 121), *PIECE[1:])
 
 
 def piece(*ranges: slice) -> Volume:
@@ -51,7 +51,7 @@ def stepped(step_mm: float) -> Volume:
 
 
 def on_axes(axes_mm: Floats, shape: tuple[int, int, int]) -> Volume:
-    """The sample study on axes of one's own, steps along k, j, i as columns, round the middle of the piece."""
+    """The sample study on axes of one's own, round the piece; its steps along k, j, i are columns."""
     affine = np.eye(4)
     affine[:3, :3] = axes_mm
     affine[:3, 3] = whole().geometry.to_patient(np.array(CENTER)) - axes_mm @ ((np.array(shape) - 1) / 2)

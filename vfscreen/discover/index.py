@@ -36,7 +36,7 @@ FORMAT = 1  # of the rows: another one is read anew
 PARALLEL_FROM_FILES = 4_000  # below it, starting processes takes longer than reading
 CHUNK_FILES = 256
 MOST_PROCESSES = 8
-MOST_BROKEN_POOLS = 20
+MOST_BROKEN_POOLS = 3  # one after the other, without having read anything
 COMMIT_EVERY_S = 5.0
 DICOM_SUFFIXES = (".dcm", ".ima")
 OTHER_SUFFIX = re.compile(
@@ -143,8 +143,9 @@ def _read_all(paths: Sequence[Path]) -> Iterator[Found]:
         yield from map(_read, paths)
         return
     chunks = [paths[start : start + CHUNK_FILES] for start in range(0, len(paths), CHUNK_FILES)]
-    done = 0
-    for _ in range(MOST_BROKEN_POOLS):
+    done, broken = 0, 0
+    while broken < MOST_BROKEN_POOLS:
+        before = done
         try:
             with ProcessPoolExecutor(_processes(), mp_context=get_context("spawn")) as pool:
                 for found in pool.map(_read_chunk, chunks[done:]):
@@ -152,8 +153,12 @@ def _read_all(paths: Sequence[Path]) -> Iterator[Found]:
                     done += 1
             return
         except BrokenProcessPool:  # one was killed; what it was to read is read by another
+            broken = 0 if done > before else broken + 1
             log.warning("A process that lists the archive was killed; another one takes its place.")
-    raise VfscreenError("The processes that list the archive are killed again and again.")
+    raise VfscreenError(
+        "The processes that list the archive do not stay alive. In a script, the call of vfscreen must stand "
+        'under `if __name__ == "__main__":`.'
+    )
 
 
 def _processes() -> int:
