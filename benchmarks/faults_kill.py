@@ -20,6 +20,7 @@ PHASES = ("start-up", "discovery", "running", "consolidation")
 OUTPUTS = 4
 """Result folders among which the kills are shared; each is finished and compared."""
 POLL_S = 0.005
+HASTE = 0.8
 ORPHANS_LIMIT_S = 30.0
 RETRIED = ("reader_died", "reader_timeout", "unexpected_error")
 PATIENCE = 5
@@ -143,26 +144,48 @@ def _phases(kills: int, number: int, rng: np.random.Generator) -> list[str]:
     return sorted(phases, key=lambda phase: (phase == PHASES[-1], number % 2 == 0 and phase != PHASES[1]))
 
 
+@dataclass
+class Call:
+    """One call of the command, and whether all studies were finished when it began."""
+
+    process: subprocess.Popen[bytes]
+    started: float
+    was_full: bool
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+
 def _kill_often(
     archive: Archive, out: Path, phases: Sequence[str], rng: np.random.Generator, tally: Tally
 ) -> None:
     """A kill in each of the phases; fewer where all studies are finished before the last that is to run."""
-    process: subprocess.Popen[bytes] | None = None
-    started = time.monotonic()
+    call = _call(archive, out)
     for phase in phases:
+        haste = 1.0
         while True:
-            if process is None or process.poll() is not None:
-                if process is not None:
-                    _note_end(process, out, tally)
-                if phase == "running" and _finished(out) >= archive.studies:
-                    return
-                process, started = _start(archive.source, out, archive.options), time.monotonic()
-            reached = _wait_for(phase, archive, out, process, started, rng)
-            if reached and _kill_one(process, phase, rng, tally):
+            if call.has_ended:
+                _note_end(call.process, out, tally)
+                call = _call(archive, out)
+            if phase == "running" and call.was_full:
+                call.process.wait()
+                _note_end(call.process, out, tally)
+                return
+            if _wait_for(phase, archive, out, call, rng, haste) and _kill_one(archive, out, call, rng, tally):
                 break
-    if process is not None:
-        process.wait()
-        _note_end(process, out, tally)
+            haste *= HASTE  # the call ended before: this machine is faster now
+    call.process.wait()
+    _note_end(call.process, out, tally)
+
+
+def _call(archive: Archive, out: Path) -> Call:
+    was_full = _finished(out) >= archive.studies
+    return Call(_start(archive.source, out, archive.options), time.monotonic(), was_full)
 
 
 def _start(source: Path, out: Path, options: Sequence[object]) -> subprocess.Popen[bytes]:
@@ -175,46 +198,52 @@ def _stderr_of(out: Path) -> Path:
 
 
 def _wait_for(
-    phase: str,
-    archive: Archive,
-    out: Path,
-    process: subprocess.Popen[bytes],
-    started: float,
-    rng: np.random.Generator,
+    phase: str, archive: Archive, out: Path, call: Call, rng: np.random.Generator, haste: float
 ) -> bool:
     """Wait for a random moment of the phase; False where the process ended before it."""
     pace = archive.pace
+    found = pace.start + pace.discovery
     if phase == "start-up":
-        moment = started + rng.uniform(0, pace.start)
+        moment = rng.uniform(0, pace.start)
     elif phase == "discovery":
-        moment = started + pace.start + rng.uniform(0, pace.discovery)
+        moment = pace.start + rng.uniform(0, pace.discovery)
     elif phase == "running":
-        begin = max(started + pace.start + pace.discovery, time.monotonic())
-        moment = begin + rng.uniform(0, 0.25) * pace.running
+        moment = max(found, call.seconds) + rng.uniform(0, 0.25) * pace.running
+    elif call.was_full:
+        moment = found + rng.uniform(0, 1.2) * pace.consolidation
     else:
-        _seconds_until(process, started, lambda: _finished(out) >= archive.studies)
-        before = started + pace.start + pace.discovery - time.monotonic()
-        moment = time.monotonic() + max(before, 0) + rng.uniform(0, 1.2 * pace.consolidation)
-    while process.poll() is None and time.monotonic() < moment:
+        _seconds_until(call.process, call.started, lambda: _finished(out) >= archive.studies)
+        moment = call.seconds / haste + rng.uniform(0, 1.2) * pace.consolidation
+    while not call.has_ended and call.seconds < moment * haste:
         time.sleep(POLL_S)
-    return process.poll() is None
+    return not call.has_ended
 
 
-def _kill_one(process: subprocess.Popen[bytes], phase: str, rng: np.random.Generator, tally: Tally) -> bool:
+def _kill_one(archive: Archive, out: Path, call: Call, rng: np.random.Generator, tally: Tally) -> bool:
     """SIGKILL to the main process or, as often, to one of its children where it has any."""
+    phase = _phase_of(archive, out, call)
     try:
-        children = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(call.process.pid).children(recursive=True)
         is_child = bool(children) and rng.random() < 0.5
-        victim = children[rng.integers(len(children))] if is_child else psutil.Process(process.pid)
+        victim = children[rng.integers(len(children))] if is_child else psutil.Process(call.process.pid)
         victim.kill()
     except psutil.Error:  # it has just ended by itself
         return False
     tally.kills[f"{phase}, {'child' if is_child else 'main'}"] += 1
     if not is_child:
-        process.wait()
+        call.process.wait()
         _, alive = psutil.wait_procs(children, ORPHANS_LIMIT_S)
         tally.orphans += len(alive)
     return True
+
+
+def _phase_of(archive: Archive, out: Path, call: Call) -> str:
+    """The phase in which a call is, by the pace of the undisturbed one: a child's kill may have come before."""
+    if call.seconds < archive.pace.start:
+        return "start-up"
+    if call.seconds < archive.pace.start + archive.pace.discovery:
+        return "discovery"
+    return "consolidation" if _finished(out) >= archive.studies else "running"
 
 
 def _note_end(process: subprocess.Popen[bytes], out: Path, tally: Tally) -> None:

@@ -115,6 +115,8 @@ def read_with_accidents(study: StudyFiles, settings: ReadSettings) -> StudyImage
         os._exit(3)
     if "hangs" in study.source:
         time.sleep(600)
+    if "vanishes" in study.source:
+        study.files[0].unlink()
     if "swells" in study.source:
         np.ones(25 * 10**9)  # 200 GB
     if "raises" in study.source:

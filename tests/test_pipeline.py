@@ -310,6 +310,26 @@ def test_a_reader_that_hangs_does_not_outlive_its_killed_main_process(tmp_path: 
     assert psutil.wait_procs(readers, timeout=20)[1] == []
 
 
+def test_an_archive_that_goes_away_stops_the_run_and_the_next_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, out = tmp_path / "in", tmp_path / "out"
+    for i in range(5):
+        fakes.write_study(archive / f"vanishes_{i}.nii.gz")
+    fakes.write_study(archive / "a.nii.gz")
+    monkeypatch.setattr(pipeline, "_MAX_VANISHED", 3)
+    with monkeypatch.context() as accidents:
+        accidents.setattr(pipeline, "Screening", partial(pipeline.Screening, read=fakes.read_with_accidents))
+        with pytest.raises(VfscreenError, match="files of the last 3 studies are gone"):
+            run(archive, out, models=fakes.fake_models(), workers=1)
+    assert set(studies(out)["error"].dropna()) == {"files_vanished"}
+    for i in range(5):
+        fakes.write_study(archive / f"vanishes_{i}.nii.gz")
+    again = run(archive, out, models=fakes.fake_models(), workers=1)
+    assert (again.studies, again.failed) == (6, 0)
+    assert again.new >= 5
+
+
 def wait_for(what: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
     for _ in range(600):
         found = what()

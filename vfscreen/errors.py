@@ -5,6 +5,7 @@ VfscreenError
 ├── WeightsError           the weights are missing, altered or of another network
 └── StudyError             one study cannot be screened; it becomes a row with this code
     ├── UnreadableFile         a file cannot be opened or decoded
+    ├── FilesVanished          a file that was listed is gone
     ├── MissingGeometry        a header lacks spacing, position or orientation
     ├── InconsistentGeometry   slices are missing, doubled, or do not form one volume
     ├── ImplausibleValues      the values are no Hounsfield units of a body
@@ -50,6 +51,16 @@ class UnreadableFile(StudyError):
     advice = (
         "Copy or export the files named again: they are truncated, damaged, or not readable for this user. A "
         "transfer syntax without a decoder is named in the reason; `vfscreen info` lists the decoders."
+    )
+
+
+class FilesVanished(StudyError):
+    """A file that was there when the archive was listed is gone."""
+
+    code = "files_vanished"
+    advice = (
+        "The study was moved or deleted meanwhile, or the share with the archive went away. Each next call "
+        "tries again what it still finds; the run stops where study after study is gone."
     )
 
 

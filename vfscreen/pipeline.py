@@ -27,7 +27,15 @@ from vfscreen.curve import SpineCurve
 from vfscreen.detect import padded
 from vfscreen.discover import discover
 from vfscreen.discover.index import INDEX_NAME
-from vfscreen.errors import InputError, ReaderDied, ReaderTimeout, StudyError, UnexpectedError, VfscreenError
+from vfscreen.errors import (
+    FilesVanished,
+    InputError,
+    ReaderDied,
+    ReaderTimeout,
+    StudyError,
+    UnexpectedError,
+    VfscreenError,
+)
 from vfscreen.journal import Journal
 from vfscreen.localize import LocalizerInput, localize
 from vfscreen.progress import OnProgress, Tally, silent
@@ -64,6 +72,7 @@ _Content = TypeVar("_Content")
 
 _MAX_FAILED_STARTS = 3
 _MAX_DEVICE_FAILURES = 20
+_MAX_VANISHED = 20  # studies one after the other: the archive itself is gone
 
 
 @dataclass(frozen=True)
@@ -247,6 +256,7 @@ class Screening:
         self._retried: set[str] = set()
         self._failed_starts = 0
         self._device_failures = 0
+        self._vanished = 0
 
     def screen(self, studies: Iterable[StudyFiles]) -> Generator[Screened, None, None]:
         """Each study once, in the order in which they are finished."""
@@ -339,6 +349,7 @@ class Screening:
             self._sheets.append(_Waiting(passage, reply.value, padded(reply.value.sheet.image).shape))
         elif reply.value:
             self._fail(passage, reply.value)
+        self._count_vanished(reply.value)
 
     def _take_batch_result(self) -> None:
         result = self._device.take()
@@ -386,6 +397,15 @@ class Screening:
         if self._device_failures >= _MAX_DEVICE_FAILURES:
             raise VfscreenError(
                 f"The last {_MAX_DEVICE_FAILURES} studies failed on the device, the last with: {value}"
+            )
+
+    def _count_vanished(self, value: Any) -> None:
+        """Where study after study is gone, the archive is; its other studies must not fail with it."""
+        self._vanished = self._vanished + 1 if isinstance(value, FilesVanished) else 0
+        if self._vanished >= _MAX_VANISHED:
+            raise VfscreenError(
+                f"The files of the last {_MAX_VANISHED} studies are gone: is the disk or share with the "
+                "archive still there? The same command goes on from here"
             )
 
     # Readers that die or hang

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from vfscreen.curve import SpineCurve
-from vfscreen.errors import OutOfMemory, StudyError, UnexpectedError
+from vfscreen.errors import FilesVanished, OutOfMemory, StudyError, UnexpectedError
 from vfscreen.localize import LocalizerInput, localizer_input
 from vfscreen.settings import ReadSettings, Settings
 from vfscreen.straighten import Straightened, straightened
@@ -107,6 +107,13 @@ def as_study_error(error: Exception) -> StudyError:
     ours = [frame for frame in frames if "vfscreen" in frame.filename] or frames
     place = f" in {os.path.basename(ours[-1].filename)}, line {ours[-1].lineno}" if ours else ""
     return UnexpectedError(f"{type(error).__name__}{place}")
+
+
+def _vanished(study: StudyFiles) -> FilesVanished | None:
+    gone = [path.name for path in study.files if not path.exists()]
+    if not gone:
+        return None
+    return FilesVanished(f"{len(gone)} of {len(study.files)} files are gone, the first is {gone[0]}")
 
 
 class Reader:
@@ -204,7 +211,7 @@ class _Work:
         try:
             value = self._do(command)
         except Exception as error:  # the border between this study and the next
-            value = as_study_error(error)
+            value = _vanished(command.study) or as_study_error(error)
         return Reply(value, time.perf_counter() - start, self._heard.taken())
 
     def _do(self, command: Command) -> Prepared | Straightened | None:

@@ -13,26 +13,33 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vfscreen.errors import InputError, ReaderDied, ReaderTimeout, StudyError, UnexpectedError
+from vfscreen.errors import (
+    FilesVanished,
+    InputError,
+    ReaderDied,
+    ReaderTimeout,
+    StudyError,
+    UnexpectedError,
+)
 from vfscreen.measure import MODERATE, grade, probability_at_most, ratio_interval
 from vfscreen.quality import VERTEBRA_DOUBTS
 from vfscreen.study import HEIGHTS, KEYPOINTS, StudyHeader, StudyResult, Vertebra
+from vfscreen.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +50,7 @@ StudyKey = tuple[str, str]
 STAGES = ("read", "localize", "straighten", "detect")
 SET_ASIDE = "set_aside"
 TABLES = ("studies.parquet", "vertebrae.parquet", "patients.parquet", "flagged.csv")
-RETRIED = {kind.code for kind in (ReaderDied, ReaderTimeout, UnexpectedError)}
+RETRIED = {kind.code for kind in (FilesVanished, ReaderDied, ReaderTimeout, UnexpectedError)}
 """Errors that may be the machine's and not the study's: the next call tries again."""
 AXES = {"x": "to the patient's left", "y": "to posterior", "z": "to cranial"}
 
@@ -331,8 +338,7 @@ class ResultWriter:
         thumbnail = None
         if thumbnail_png is not None:
             thumbnail = thumbnail_path(record.study_id)
-            with _atomic(self._out / thumbnail) as stream:
-                stream.write(thumbnail_png)
+            write_whole(self._out / thumbnail, thumbnail_png)
         study, vertebrae = study_row(record, self._threshold, thumbnail), vertebra_rows(record)
         self._studies.append(study)
         self._vertebrae.extend(vertebrae)
@@ -467,8 +473,7 @@ def patient_rows(studies: Sequence[Row]) -> list[Row]:
 def write_run_json(out: Path, provenance: Mapping[str, Any]) -> None:
     """Write run.json: what is needed to repeat the run. `provenance` must be serialisable as JSON."""
     text = json.dumps(provenance, indent=2, ensure_ascii=False)
-    with _atomic(out / "run.json") as stream:
-        stream.write(f"{text}\n".encode())
+    write_whole(out / "run.json", f"{text}\n".encode())
 
 
 def read_run_json(out: Path) -> dict[str, Any] | None:
@@ -647,8 +652,9 @@ def _valid(value: Any) -> Any:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    with _atomic(path) as stream:
-        pq.write_table(table, stream, compression="zstd")
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    write_whole(path, content.getvalue())
 
 
 def write_parquet(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
@@ -662,8 +668,7 @@ def write_csv(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(schema.names)
     writer.writerows([_cell(name, _valid(row[name])) for name in schema.names] for row in rows)
-    with _atomic(path) as stream:
-        stream.write(text.getvalue().encode())
+    write_whole(path, text.getvalue().encode())
 
 
 def _cell(column: str, value: Any) -> Any:
@@ -674,29 +679,3 @@ def _cell(column: str, value: Any) -> Any:
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return value
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[BinaryIO]:
-    """A stream to a file that appears under its name complete, or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(path: Path) -> None:
-    """Let the new name reach the disk too; some systems and shares cannot."""
-    with suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -13,7 +13,7 @@ from pydicom.fileset import FileSet
 
 from faults.registry import Failed, Measured, NotPossible, fault
 from faults.sound import shifted, short, sound
-from faults.writing import put_all, save, slices
+from faults.writing import save, slices
 
 PACKED = Failed("packed_archive", "not opened")
 
@@ -71,6 +71,12 @@ def empty_folder(folder: Path) -> None:
 def texts(folder: Path) -> None:
     (folder / "README").write_text("the images were moved")
     (folder / "list.csv").write_text("path\n/elsewhere\n")
+
+
+@fault("folders named like files", Measured(), Measured())
+def named_like_files(folder: Path) -> None:
+    save(slices(sound()), folder / "ct.nii.gz")
+    save(slices(sound()), folder / "packed.zip")
 
 
 @fault("a zip beside a series", Measured(), PACKED)

@@ -8,7 +8,7 @@ import numpy as np
 from pydicom import Dataset
 
 from faults.registry import Failed, Measured, fault
-from faults.sound import on_axes, piece, shifted, short, sound, stepped, turned
+from faults.sound import on_axes, shifted, short, sound, stepped, turned
 from faults.writing import put, put_all, save, slices, texts
 from vfscreen.volume import Floats
 
@@ -260,6 +260,32 @@ _as_text(
     "directions not of unit length", "inconsistent_geometry", "ImageOrientationPatient", "2\\0\\0\\0\\2\\0"
 )
 _as_text("five directions", "missing_geometry", "ImageOrientationPatient", "1\\0\\0\\0\\1")
+
+
+ABSURD = ("inconsistent_geometry", "missing_geometry", "implausible_values", "too_large")
+
+
+@fault("pixels of a metre", Failed(ABSURD))
+def metres(folder: Path) -> None:
+    save(slices(short(), PixelSpacing=["1000", "1000"]), folder)
+
+
+@fault("pixels of a millionth of a millimetre", Failed((*ABSURD, "spine_not_found")))
+def nanometres(folder: Path) -> None:
+    save(slices(short(), PixelSpacing=["1e-6", "1e-6"]), folder)
+
+
+@fault("a slice a kilometre from the others", Failed("inconsistent_geometry", "a gap of"))
+def kilometre(folder: Path) -> None:
+    save(moved_slice(slices(short()), 34, (0, 0, 1e6)), folder)
+
+
+@fault("positions beyond all numbers", Failed(ABSURD))
+def beyond_numbers(folder: Path) -> None:
+    datasets = slices(short())
+    for k, dataset in enumerate(datasets):
+        put(dataset, "ImagePositionPatient", f"0\\0\\{k}e307")
+    save(datasets, folder)
 
 
 @fault("a slice turned against the others, 3 mm steps", Failed("inconsistent_geometry", "a gap of"))

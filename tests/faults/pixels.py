@@ -12,10 +12,10 @@ import pydicom
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, fragment_frame, generate_frames
 from pydicom.uid import (
+    JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
-    JPEG2000,
     JPEG2000Lossless,
     JPEGLSLossless,
     JPEGLSNearLossless,
@@ -170,6 +170,25 @@ _tags("no RescaleIntercept", "unreadable_file", "RescaleIntercept", RescaleInter
 _tags("optical density instead of HU", "no_suitable_series", "Hounsfield", RescaleType="OD")
 _tags("no PixelData", "unreadable_file", "no pixels", PixelData=None)
 _tags("several frames without functional groups", "unreadable_file", "multi-frame", NumberOfFrames="2")
+
+
+_tags("no Rows", "unreadable_file", Rows=None)
+_tags("zero Rows", "unreadable_file", Rows=0)
+_tags("no BitsAllocated", "unreadable_file", BitsAllocated=None)
+_tags("12 bits allocated", "unreadable_file", BitsAllocated=12)
+_tags("no PixelRepresentation", "unreadable_file", PixelRepresentation=None)
+_tags("no PhotometricInterpretation", "unreadable_file", "greyscale", PhotometricInterpretation=None)
+_tags("colours from a palette", "unreadable_file", "greyscale", PhotometricInterpretation="PALETTE COLOR")
+_tags("several samples a pixel", "unreadable_file", SamplesPerPixel=2)
+_tags("a slope beyond all numbers", "implausible_values", RescaleSlope="1e300")
+_tags("an intercept beyond all numbers", "implausible_values", RescaleIntercept="-1e300")
+_tags("an intercept at infinity", "unreadable_file", "RescaleIntercept", RescaleIntercept="inf")
+
+
+@_values("float pixels", "unreadable_file", "")
+def float_pixels(k: int, dataset: Dataset) -> None:
+    dataset.FloatPixelData = stored(dataset).astype(np.float32).tobytes()
+    del dataset.PixelData
 
 
 @_values("a slope that is no number", "unreadable_file", "RescaleSlope")
@@ -435,6 +454,23 @@ _garbled("JPEG-LS cut in half", JPEGLSLossless, half)
 _garbled("JPEG 2000 cut in half", JPEG2000Lossless, half)
 _garbled("RLE cut in half", RLELossless, half)
 _garbled("a compressed frame of two bytes", JPEGLSLossless, lambda frame: b"\0\0")
+
+
+def huge_jpeg2000(frame: bytes) -> bytes:
+    """The size of the image and of its only tile, 32 bits each, stand behind the marker."""
+    size = frame.index(b"\xff\x51") + 6
+    huge = (20_000).to_bytes(4, "big") * 2
+    return frame[:size] + huge + frame[size + 8 : size + 16] + huge + frame[size + 24 :]
+
+
+def huge_jpegls(frame: bytes) -> bytes:
+    """Lines and samples a line, 16 bits each."""
+    size = frame.index(b"\xff\xf7") + 5
+    return frame[:size] + (40_000).to_bytes(2, "big") * 2 + frame[size + 4 :]
+
+
+_garbled("JPEG 2000 of 20000 x 20000 pixels in a small frame", JPEG2000Lossless, huge_jpeg2000)
+_garbled("JPEG-LS of 40000 x 40000 pixels in a small frame", JPEGLSLossless, huge_jpegls)
 
 
 @fault("a compressed image of another size than the header's", Failed("unreadable_file", "IM0009"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from faults.registry import faults
-from faults.running import screened
+from faults.registry import faults  # noqa: E402
+from faults.running import screened  # noqa: E402
 
 
 def main(piece: str) -> None:

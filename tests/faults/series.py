@@ -196,6 +196,8 @@ NO_IMAGE = {"Rows": None, "Columns": None, "PixelData": None}
 _beside("a registration", "REG", "66.1", **NO_IMAGE)
 _beside("outlines for radiotherapy", "RTSTRUCT", "481.3", **NO_IMAGE)
 _beside("a selection of key images", "KO", "88.59", **NO_IMAGE)
+_beside("the scanner's own raw data", "CT", "66", **NO_IMAGE)
+_beside("a document", "DOC", "104.1", **NO_IMAGE)
 _beside("a dose in several frames", "RTDOSE", "481.2", NumberOfFrames="35")
 _beside("an ultrasound film", "US", "3.1", NumberOfFrames="35")
 _beside("captured pages in several frames", "CT", "7.2", NumberOfFrames="2", ImagePositionPatient=None)

@@ -31,6 +31,7 @@ _text("a patient ID that looks like markup", "PatientID", "[red]x[/red]<b>&amp;"
 _text("a patient ID in Latin letters without a character set", "PatientID", "Müller".encode("latin-1"))
 _text("a patient ID of ten thousand letters", "PatientID", "p" * 10_000)
 _text("a patient ID with a line break and an escape", "PatientID", "a\r\nb\x1b[31mc\x07")
+_text("a patient ID of two values", "PatientID", "A\\B", patient_id="A\\B")
 _text("no patient ID", "PatientID", "", patient_id=None)
 _text("a character set that is unknown", "SpecificCharacterSet", "ISO_IR DOE")
 _text("a kernel of several words", "ConvolutionKernel", "Qr40f\\2")

@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all, also on a share that goes away for a minute."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+PAUSES_S = (1, 5, 15, 60, 120)
+PASSING = {
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EBUSY", "EHOSTDOWN", "EHOSTUNREACH"),
+        *("ENETDOWN", "ENETUNREACH", "ENOTCONN", "ECONNRESET", "EREMOTEIO"),
+    )
+    if hasattr(errno, name)
+}
+"""Errors of a share that may be back soon; a full disk or a missing folder is none of them."""
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put the content under this name, in place of what was there.
+
+    Raises OSError when the disk refuses; errors of a share that may pass are waited for, some minutes.
+    """
+    for pause_s in PAUSES_S:
+        try:
+            return _replace(path, content)
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            log.warning(
+                "%s cannot be written (%s); the next attempt is in %d s", path, error.strerror, pause_s
+            )
+            time.sleep(pause_s)
+    return _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    """Let the new name reach the disk too; some systems and shares cannot."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
