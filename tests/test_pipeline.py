@@ -17,7 +17,7 @@ import psutil
 import pytest
 from dicom_writing import ramp_volume, write_series
 
-from vfscreen import pipeline
+from vfscreen import pipeline, streaming
 from vfscreen.errors import InputError, VfscreenError
 from vfscreen.pipeline import RunSummary, run
 from vfscreen.progress import Tally, describe
@@ -175,7 +175,7 @@ def test_pictures_that_are_not_drawn_any_more_are_told(
 def test_a_picture_is_given_the_doubts_of_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, given = fakes.write_study(tmp_path / "study.nii.gz"), []
     models = fakes.fake_models(detector=fakes.no_vertebra)
-    monkeypatch.setattr(pipeline, "thumbnail", lambda *args: given.extend(args[-1]) or b"png")
+    monkeypatch.setattr(streaming, "thumbnail", lambda *args: given.extend(args[-1]) or b"png")
     run(study, tmp_path / "out", models=models, workers=1, thumbnails="all")
     assert [doubt.name for doubt in given] == list(studies(tmp_path / "out")["quality"].iloc[0])
     assert given
@@ -317,7 +317,7 @@ def test_an_archive_that_goes_away_stops_the_run_and_the_next_call_goes_on(
     for i in range(5):
         fakes.write_study(archive / f"vanishes_{i}.nii.gz")
     fakes.write_study(archive / "a.nii.gz")
-    monkeypatch.setattr(pipeline, "_MAX_VANISHED", 3)
+    monkeypatch.setattr(streaming, "_MAX_VANISHED", 3)
     with monkeypatch.context() as accidents:
         accidents.setattr(pipeline, "Screening", partial(pipeline.Screening, read=fakes.read_with_accidents))
         with pytest.raises(VfscreenError, match="files of the last 3 studies are gone"):
@@ -370,7 +370,7 @@ def test_a_broken_device_stops_the_run(
     def broken(images: object) -> tuple[None, None]:
         raise RuntimeError("the device fell off the bus")
 
-    monkeypatch.setattr(pipeline, "_MAX_DEVICE_FAILURES", 3)
+    monkeypatch.setattr(streaming, "_MAX_DEVICE_FAILURES", 3)
     with pytest.raises(VfscreenError, match="fell off the bus"):
         run(archive, tmp_path, models=fakes.fake_models(localizer=broken), workers=1)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.fileset import FileSet
+from pydicom.uid import UID
 
 from faults.registry import Failed, Measured, NotPossible, fault
 from faults.sound import shifted, short, sound
@@ -267,8 +268,8 @@ def one_instance_uid(folder: Path) -> None:
 def meta_contradicts(folder: Path) -> None:
     for path in save(slices(sound()), folder):
         dataset = dcmread(path)
-        dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-        dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+        dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+        dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.7")
         dataset.save_as(path)
 
 

@@ -10,9 +10,11 @@ import gdcm
 import numpy as np
 import pydicom
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, fragment_frame, generate_frames
 from pydicom.uid import (
     JPEG2000,
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
@@ -344,7 +346,7 @@ def _as(datasets: list[Dataset], folder: Path, syntax: str) -> None:
     for dataset in datasets:
         dataset.decode()  # or its bytes would be written as they stand
         dataset.set_original_encoding(None, None)
-        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
     save(datasets, folder)
 
 
@@ -426,7 +428,7 @@ def unknown_syntax(folder: Path) -> None:
 def video(folder: Path) -> None:
     datasets = compressed(slices(short()), RLELossless)
     for dataset in datasets:
-        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"
+        dataset.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.100")
     save(datasets, folder)
 
 
@@ -496,7 +498,7 @@ def unknown_vr(folder: Path) -> None:
         dataset = pydicom.dcmread(path)
         for keyword in ("ImagePositionPatient", "PixelSpacing", "RescaleIntercept"):
             element = dataset.get_item(keyword)
-            assert element is not None
+            assert isinstance(element, RawDataElement)
             dataset[element.tag] = element._replace(VR="UN")
         dataset.save_as(path)
 

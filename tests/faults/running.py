@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,14 +40,19 @@ class Run:
         folders = self.studies.source.str.split("/").str[0]
         self.rows = {str(folder): list(rows.index) for folder, rows in self.studies.groupby(folders)}
 
+    def _row(self, index: int) -> pd.Series[Any]:
+        found = self.studies.loc[index]
+        assert isinstance(found, pd.Series)
+        return found
+
     def vertebrae_of(self, index: int) -> pd.DataFrame:
         """From head to feet."""
         of_study = self.vertebrae[self.vertebrae.study_id == self.studies.study_id[index]]
-        return of_study.sort_values("center_z_mm", ascending=False, ignore_index=True)
+        return pd.DataFrame(of_study.sort_values("center_z_mm", ascending=False, ignore_index=True))
 
     def found(self, folder: str) -> list[str]:
         """The rows of a folder in short."""
-        return [_short(self.studies.loc[index]) for index in self.rows.get(folder, [])]
+        return [_short(self._row(index)) for index in self.rows.get(folder, [])]
 
     def differences(self, fault: Fault) -> list[str]:
         """What is not as the fault's rows say; none if all is right."""
@@ -62,12 +69,12 @@ class Run:
         return problems
 
     def _against(self, row: Row, index: int) -> list[str]:
-        found = self.studies.loc[index]
+        found = self._row(index)
         problems = _failure(row, found) if isinstance(row, Failed) else self._result(row, index)
         return [f"{problem} ({_short(found)})" for problem in problems]
 
     def _result(self, row: Measured, index: int) -> list[str]:
-        found = self.studies.loc[index]
+        found = self._row(index)
         if found.status != row.status or set(found.quality) != set(row.doubts):
             wanted = f"{row.status} {sorted(row.doubts)}"
             return [f"wanted {wanted}, found {found.status} {sorted(found.quality)}"]
@@ -94,7 +101,7 @@ class Run:
         return [f"{name} off by {value:.3f}, {limit} allowed" for name, limit, value in off if value > limit]
 
 
-def _failure(row: Failed, found: pd.Series) -> list[str]:
+def _failure(row: Failed, found: pd.Series[Any]) -> list[str]:
     codes = row.error if isinstance(row.error, tuple) else (row.error,)
     if found.error not in codes or found.status not in ("failed", "skipped"):
         return [f"wanted {row}"]
@@ -107,7 +114,7 @@ def _same(found: object, wanted: object) -> bool:
     return bool(np.isclose(found, wanted)) if isinstance(wanted, float) else found == wanted  # type: ignore[call-overload]
 
 
-def _short(found: pd.Series) -> str:
+def _short(found: pd.Series[Any]) -> str:
     if found.status in ("failed", "skipped"):
         return f"{found.status} {found.error}: {found.reason}"
     doubts = ", ".join(found.quality)
@@ -123,12 +130,15 @@ def screened(faults: Sequence[Fault], folder: Path) -> Run:
     for fault in faults:
         (archive / fault.folder).mkdir(parents=True)
         try:
-            fault.write(archive / fault.folder)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom's, about what is wrong with the fault
+                fault.write(archive / fault.folder)
         except NotPossible as why:
             not_possible[fault.name] = str(why)
             shutil.rmtree(archive / fault.folder)
     out = folder / "results"
-    command = [Path(sys.executable).with_name("vfscreen"), "run", archive, "--out", out, *OPTIONS]
+    vfscreen = Path(sys.executable).with_name("vfscreen")
+    command = [str(word) for word in (vfscreen, "run", archive, "--out", out, *OPTIONS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     return Run(archive, out, done, not_possible)

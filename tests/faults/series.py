@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.uid import generate_uid
 
 from faults.registry import Failed, Measured, fault
 from faults.sound import moved, on_axes, piece, shifted, short, sound, stepped
@@ -19,10 +20,11 @@ FINE = Measured(0.03, 0.6, 0.6, choice="sharper kernel")
 
 def study(folder: Path, *series: list[Dataset], one_series: bool = False) -> None:
     """Several series as one study, all files in one folder."""
+    uid = generate_uid()
     for n, datasets in enumerate(series):
         for dataset in datasets:
-            dataset.StudyInstanceUID = "1.2.3.4." + str(abs(hash(folder)))
-            dataset.SeriesInstanceUID = dataset.StudyInstanceUID + f".{1 if one_series else n + 1}"
+            dataset.StudyInstanceUID = uid
+            dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[uid, "one" if one_series else str(n)])
         save(datasets, folder, [f"{n}_{k}" for k in range(len(datasets))])
 
 

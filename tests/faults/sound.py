@@ -61,7 +61,7 @@ def on_axes(axes_mm: Floats, shape: tuple[int, int, int]) -> Volume:
 def on_grid(affine: Floats, shape: tuple[int, ...]) -> Volume:
     """The sample study, linearly interpolated onto a grid in the patient."""
     geometry = VolumeGeometry((shape[0], shape[1], shape[2]), affine)
-    points = geometry.to_patient(np.moveaxis(np.indices(shape), 0, -1))
+    points = geometry.to_patient(np.moveaxis(np.indices(shape).astype(float), 0, -1))
     index = np.moveaxis(whole().geometry.to_indices(points), -1, 0)
     hu = map_coordinates(whole().hu, index, order=1, mode="nearest", output=np.float32)
     return Volume(np.rint(hu).astype(np.int16), geometry)

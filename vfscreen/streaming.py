@@ -1,0 +1,343 @@
+"""The main loop: studies stream through readers, batches on the device, and come out finished.
+
+    reader process -> device thread -> same reader -> device thread -> whoever iterates
+    read, 3 mm input  curve          sheet, column   vertebrae
+
+It gives work to whoever is idle and takes what is ready; it never waits for a batch to fill. A study
+that fails anywhere comes out with its reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from vfscreen.curve import SpineCurve
+from vfscreen.detect import padded
+from vfscreen.errors import (
+    FilesVanished,
+    ReaderDied,
+    ReaderTimeout,
+    StudyError,
+    UnexpectedError,
+    VfscreenError,
+)
+from vfscreen.localize import LocalizerInput, localize
+from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReaderLimits, ReadStudy, Straighten
+from vfscreen.readers import read_study
+from vfscreen.report.thumbnail import thumbnail
+from vfscreen.results import StudyRecord, is_flagged
+from vfscreen.screening import Measured, measure_studies
+from vfscreen.settings import Settings, Thumbnails
+from vfscreen.straighten import Sheet, Straightened
+from vfscreen.study import Detection, StudyFiles, StudyHeader, StudyResult
+from vfscreen.threads import DeviceThread, Picture
+
+if TYPE_CHECKING:
+    from vfscreen.networks.weights import Models
+
+logger = logging.getLogger(__name__)
+
+_Content = TypeVar("_Content")
+
+_MAX_FAILED_STARTS = 3
+_MAX_DEVICE_FAILURES = 20
+_MAX_VANISHED = 20  # studies one after the other: the archive itself is gone
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run works; none of it changes a measurement."""
+
+    workers: int
+    batch_size: int
+    limit: int | None
+    thumbnails: Thumbnails
+    time_limit_s: float
+    memory_mib: int  # of a reader
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A finished study: its record and, where it was measured, what its picture shows."""
+
+    record: StudyRecord
+    sheet: Sheet | None = None
+    detections: tuple[Detection, ...] = ()
+
+    def picture(self, settings: Settings, thumbnails: Thumbnails) -> Picture | None:
+        """What draws the study's picture, or None when none is wanted."""
+        result, sheet, threshold = self.record.result, self.sheet, settings.measure.threshold
+        if sheet is None or result is None or thumbnails == "none":
+            return None
+        if thumbnails == "flagged" and not is_flagged(result, threshold):
+            return None
+        found = (self.detections, result.vertebrae)
+        return partial(thumbnail, sheet.image, sheet.pixel_mm, *found, threshold, result.doubts)
+
+
+@dataclass
+class _Passage:
+    """One study on its way through the stages."""
+
+    study: StudyFiles
+    reader: Reader
+    header: StudyHeader = field(default_factory=StudyHeader)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def record(self, result: StudyResult | None = None, error: StudyError | None = None) -> StudyRecord:
+        study = self.study
+        return _record(study, result, error, self.header, self.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting(Generic[_Content]):
+    """What the device is to look at; those of one shape can share a batch."""
+
+    passage: _Passage
+    content: _Content
+    shape: tuple[int, ...]
+
+
+class Screening:
+    """The main loop: it owns the readers and the device thread, and knows where each study is."""
+
+    def __init__(
+        self,
+        models: Models,
+        settings: Settings,
+        options: RunOptions,
+        read: ReadStudy = read_study,
+        name: Callable[[StudyFiles], str] = lambda study: study.source,
+    ) -> None:
+        """`read` is a function of a module, since it is handed to the readers by name.
+
+        `name` is what a study is called in the log.
+        """
+        self._models, self._settings, self._options, self._read = models, settings, options, read
+        self._name = name
+        self._pending: deque[StudyFiles] = deque()
+        self._passages: dict[str, _Passage] = {}
+        self._inputs: list[_Waiting[LocalizerInput]] = []
+        self._sheets: list[_Waiting[Straightened]] = []
+        self._finished: deque[Screened] = deque()
+        self._batch: Sequence[_Waiting[Any]] = []
+        self._readers: list[Reader] = []
+        self._retried: set[str] = set()
+        self._failed_starts = 0
+        self._device_failures = 0
+        self._vanished = 0
+
+    def screen(self, studies: Iterable[StudyFiles]) -> Generator[Screened, None, None]:
+        """Each study once, in the order in which they are finished."""
+        for study in studies:
+            if study.error:
+                yield Screened(_record(study, None, study.error, StudyHeader(), {}))
+            else:
+                self._pending.append(study)
+        self._device = DeviceThread()
+        try:
+            while self._pending or self._passages:
+                self._feed_readers()
+                self._feed_device()
+                self._take_what_is_ready()
+                self._replace_overdue_readers()
+                while self._finished:
+                    yield self._finished.popleft()
+        finally:
+            for reader in self._readers:
+                reader.end()
+            self._device.close()
+
+    # Giving work
+
+    def _feed_readers(self) -> None:
+        limits = ReaderLimits(self._options.time_limit_s, self._options.memory_mib)
+        while len(self._readers) < min(self._options.workers, len(self._pending)):
+            self._readers.append(Reader(self._settings, limits, self._read))
+        for reader in self._readers:
+            if self._pending and reader.wants_study:
+                study = self._pending.popleft()
+                self._passages[study.study_id] = _Passage(study, reader)
+                reader.post(Read(study))
+
+    def _feed_device(self) -> None:
+        """Sheets go first, since a study that is finished frees what waits behind it."""
+        if not self._device.is_idle:
+            return
+        if self._sheets:
+            self._sheets = self._fill_batch(self._sheets)
+            self._device.start(self._detect_and_measure, self._batch)
+        elif self._inputs:
+            self._inputs = self._fill_batch(self._inputs)
+            self._device.start(self._localize, self._batch)
+
+    def _fill_batch(self, waiting: list[_Waiting[_Content]]) -> list[_Waiting[_Content]]:
+        """Put the first that waits into the batch with others of its shape; returns those that stay."""
+        alike = [item for item in waiting if item.shape == waiting[0].shape]
+        self._batch = alike[: self._options.batch_size]
+        return [item for item in waiting if item not in self._batch]
+
+    def _localize(self, batch: Sequence[_Waiting[LocalizerInput]]) -> Sequence[SpineCurve | StudyError]:
+        inputs = [item.content for item in batch]
+        return localize(inputs, self._models.localizer, self._settings.localize)
+
+    def _detect_and_measure(self, batch: Sequence[_Waiting[Straightened]]) -> Sequence[Measured]:
+        studies = [(item.passage.header, item.content) for item in batch]
+        return measure_studies(studies, self._models, self._settings)
+
+    # Taking what is ready
+
+    def _take_what_is_ready(self) -> None:
+        readers = {reader.connection: reader for reader in self._readers}
+        for connection in wait([*readers, self._device.connection], timeout=1.0):
+            if connection in readers:
+                self._take_reply(readers[connection])
+            else:
+                self._take_batch_result()
+
+    def _take_reply(self, reader: Reader) -> None:
+        command = reader.command
+        try:
+            reply = reader.receive()
+        except (EOFError, OSError):
+            self._lose(reader, died=True)
+            return
+        self._failed_starts = 0
+        if command is None or isinstance(command, Forget):
+            return
+        for message in reply.messages:
+            logger.warning("%s: %s", self._name(command.study), message)
+        passage = self._passages[command.study.study_id]
+        stage = "read" if isinstance(command, Read) else "straighten"
+        passage.seconds[stage] = reply.seconds
+        if isinstance(reply.value, Prepared):
+            passage.header = reply.value.header
+            content = reply.value.input
+            self._inputs.append(_Waiting(passage, content, content.image.shape))
+        elif isinstance(reply.value, Straightened):
+            self._sheets.append(_Waiting(passage, reply.value, padded(reply.value.sheet.image).shape))
+        elif reply.value:
+            self._fail(passage, reply.value)
+        self._count_vanished(reply.value)
+
+    def _take_batch_result(self) -> None:
+        result = self._device.take()
+        for item, value in zip(self._batch, result.values, strict=True):
+            if not self._is_current(item.passage):
+                continue  # its reader was lost meanwhile
+            self._count_device_failures(value)
+            is_sheet = isinstance(item.content, Straightened)
+            item.passage.seconds["detect" if is_sheet else "localize"] = result.seconds_each
+            if is_sheet:
+                self._take_measured(item, value)
+            else:
+                self._take_curve(item.passage, value)
+
+    def _take_curve(self, passage: _Passage, curve: SpineCurve | StudyError) -> None:
+        if isinstance(curve, StudyError):
+            passage.reader.post(Forget(passage.study))
+            self._fail(passage, curve)
+        else:
+            passage.reader.post(Straighten(passage.study, curve))
+
+    def _take_measured(self, item: _Waiting[Straightened], measured: Measured | StudyError) -> None:
+        if isinstance(measured, StudyError):
+            self._fail(item.passage, measured)
+        else:
+            result, detections = measured
+            record = item.passage.record(result=result)
+            self._finish(item.passage, Screened(record, item.content.sheet, detections))
+
+    # Finishing
+
+    def _finish(self, passage: _Passage, screened: Screened) -> None:
+        del self._passages[passage.study.study_id]
+        self._finished.append(screened)
+
+    def _fail(self, passage: _Passage, error: StudyError) -> None:
+        self._finish(passage, Screened(passage.record(error=error)))
+
+    def _is_current(self, passage: _Passage) -> bool:
+        return self._passages.get(passage.study.study_id) is passage
+
+    def _count_device_failures(self, value: Any) -> None:
+        """A device that fails again and again is broken; the rest of the archive must not fail with it."""
+        self._device_failures = self._device_failures + 1 if isinstance(value, UnexpectedError) else 0
+        if self._device_failures >= _MAX_DEVICE_FAILURES:
+            raise VfscreenError(
+                f"The last {_MAX_DEVICE_FAILURES} studies failed on the device, the last with: {value}"
+            )
+
+    def _count_vanished(self, value: Any) -> None:
+        """Where study after study is gone, the archive is; its other studies must not fail with it."""
+        self._vanished = self._vanished + 1 if isinstance(value, FilesVanished) else 0
+        if self._vanished >= _MAX_VANISHED:
+            raise VfscreenError(
+                f"The files of the last {_MAX_VANISHED} studies are gone: is the disk or share with the "
+                "archive still there? The same command goes on from here"
+            )
+
+    # Readers that die or hang
+
+    def _replace_overdue_readers(self) -> None:
+        for reader in list(self._readers):
+            if reader.is_overdue():
+                self._lose(reader, died=False)
+
+    def _lose(self, reader: Reader, *, died: bool) -> None:
+        """The study it was on gets its row; the others that it held are read again, once."""
+        self._readers.remove(reader)
+        exit_code = reader.end(grace_s=1.0 if died else 0.0)
+        if not reader.has_started:
+            self._count_failed_start(exit_code)
+        culprit = reader.command.study.study_id if reader.command else None
+        for study in reader.studies.values():
+            passage = self._passages.get(study.study_id)
+            if passage is None:
+                continue  # its row is written, only its volume was still to be dropped
+            if study.study_id == culprit or study.study_id in self._retried:
+                self._fail(passage, self._loss(exit_code, died))
+            else:
+                self._retried.add(study.study_id)
+                del self._passages[study.study_id]
+                self._pending.appendleft(study)
+        self._inputs = [item for item in self._inputs if self._is_current(item.passage)]
+
+    def _loss(self, exit_code: int | None, died: bool) -> StudyError:
+        if died:
+            return ReaderDied(f"the reader process ended (exit code {exit_code}) while it held this study")
+        return ReaderTimeout(f"reading took longer than {self._options.time_limit_s:g} s")
+
+    def _count_failed_start(self, exit_code: int | None) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= _MAX_FAILED_STARTS:
+            raise VfscreenError(
+                f"The reader processes do not start (exit code {exit_code}). In a script, the call of "
+                'vfscreen.run must stand under `if __name__ == "__main__":`.'
+            )
+
+
+def _record(
+    study: StudyFiles,
+    result: StudyResult | None,
+    error: StudyError | None,
+    header: StudyHeader,
+    seconds: Mapping[str, float],
+) -> StudyRecord:
+    return StudyRecord(
+        study.study_id,
+        study.source,
+        study.patient_id,
+        result,
+        error,
+        header,
+        seconds,
+        study.choice,
+        study.stamp,
+    )
