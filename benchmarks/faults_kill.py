@@ -238,7 +238,7 @@ def _kill_one(archive: Archive, out: Path, call: Call, rng: np.random.Generator,
 
 
 def _phase_of(archive: Archive, out: Path, call: Call) -> str:
-    """The phase in which a call is, by the pace of the undisturbed one: a child's kill may have come before."""
+    """The phase in which a call is, by the pace of the undisturbed one; a child may have been killed before."""
     if call.seconds < archive.pace.start:
         return "start-up"
     if call.seconds < archive.pace.start + archive.pace.discovery:

@@ -39,6 +39,7 @@ MOST_PROCESSES = 8
 MOST_BROKEN_POOLS = 3  # one after the other, without having read anything
 COMMIT_EVERY_S = 5.0
 DICOM_SUFFIXES = (".dcm", ".ima")
+VOLUME_SUFFIXES = tuple(suffix for reader in VOLUME_READERS for suffix in reader.SUFFIXES)
 OTHER_SUFFIX = re.compile(
     r"\.(?:avi|bmp|cfg|csv|db|docx?|done|exe|gif|gz|h5|html?|img|in[fi]|iso|jpe?g|js|json|lock|log|md|mh[ad]|npy"
     r"|npz|nrrd|parquet|pdf|png|py|raw|rst|sh|sqlite|tar|tiff?|tmp|toml|tsv|txt|xlsx?|xml|ya?ml|zip)",
@@ -121,7 +122,11 @@ def volume_reader(path: Path) -> Any:
 
 
 def _is_read(name: str) -> bool:
-    return not is_packed(name) and name.upper() != "DICOMDIR" and volume_reader(Path(name)) is None
+    return not (is_packed(name) or _is_volume(name) or name.upper() == "DICOMDIR")
+
+
+def _is_volume(name: str) -> bool:
+    return name.lower().endswith(VOLUME_SUFFIXES)
 
 
 def _indexed(folder: Folder, known: dict[str, Found]) -> IndexedFolder:
@@ -130,7 +135,7 @@ def _indexed(folder: Folder, known: dict[str, Found]) -> IndexedFolder:
         path = folder.path / name
         if name in known:
             files.append(IndexedFile(path, (size, mtime_ns), known[name]))
-        elif volume_reader(path):
+        elif _is_volume(name):
             volumes.append(IndexedFile(path, (size, mtime_ns), Found()))
     return IndexedFolder(folder, tuple(files), tuple(volumes))
 
