@@ -89,8 +89,8 @@ def small_archive(folder: Path, studies: int, seed: int) -> Path:
         volume = _varied(people[i % len(people)], np.random.default_rng([seed, 1, i]))
         name = f"study_{i:05d}"
         if i % DICOM_EVERY == DICOM_EVERY - 1:
-            date = f"2020{i % 12 + 1:02d}11"
-            write_dicom(folder / name, volume, f"SIM-{i // 20:03d}", date, compress=False)
+            date = f"{2000 + i // 336}{i // 28 % 12 + 1:02d}{i % 28 + 1:02d}"
+            write_dicom(folder / name, volume, f"SIM-{i // 8:03d}", date, compress=False)
         else:
             write_nifti(folder / f"{name}.nii.gz", volume)
     return folder

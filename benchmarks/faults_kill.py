@@ -108,6 +108,8 @@ def _undisturbed(source: Path, studies: int, out: Path, options: tuple[object, .
     code = process.wait()
     if code != 0:
         raise RuntimeError(f"the undisturbed run ended with {code}: {_stderr_of(out)}")
+    if _finished(out) != studies:
+        raise RuntimeError(f"the undisturbed run has {_finished(out)} rows for {studies} studies")
     end = time.monotonic() - started
     start = min(_start_up_s(options), 0.9 * marks["found"])
     pace = Pace(start, marks["found"] - start, marks["done"] - marks["found"], max(end - marks["done"], 0.05))
@@ -238,7 +240,7 @@ def _kill_one(archive: Archive, out: Path, call: Call, rng: np.random.Generator,
 
 
 def _phase_of(archive: Archive, out: Path, call: Call) -> str:
-    """The phase in which a call is, by the pace of the undisturbed one; a child may have been killed before."""
+    """The phase in which a call is, by the pace of the undisturbed one; a child may have died before."""
     if call.seconds < archive.pace.start:
         return "start-up"
     if call.seconds < archive.pace.start + archive.pace.discovery:

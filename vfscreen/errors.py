@@ -11,6 +11,7 @@ VfscreenError
     ├── ImplausibleValues      the values are no Hounsfield units of a body
     ├── NoSuitableSeries       nothing but scouts, derived images or other modalities (skipped)
     ├── PackedArchive          a zip or tar file, which is not opened (skipped)
+    ├── UnsupportedFormat      a volume that is neither DICOM nor NIfTI (skipped)
     ├── TooShort               too few centimetres along the body to hold a spine (skipped)
     ├── TooLarge               more pixels than a reader's memory may hold
     ├── SpineNotFound          the localizer sees no spine
@@ -107,11 +108,19 @@ class NoSuitableSeries(StudyError):
 
 
 class PackedArchive(StudyError):
-    """A zip, tar or similar file, which is not opened: it may hold studies."""
+    """A zip, tar or similar file, or compressed slices, which are not opened: they may hold studies."""
 
     code = "packed_archive"
     status = "skipped"
     advice = "Unpack it beside itself where it holds studies; the next call finds them."
+
+
+class UnsupportedFormat(StudyError):
+    """A volume in a format that is not read: NRRD, MetaImage, Analyze, MGH, or NIfTI not packed by gzip."""
+
+    code = "unsupported_format"
+    status = "skipped"
+    advice = "Convert it to NIfTI (`.nii` or `.nii.gz`) from the DICOM, where there is one."
 
 
 class TooShort(StudyError):

@@ -187,6 +187,7 @@ class Reader:
 def _serve(connection: Connection, settings: Settings, memory_mib: int, read: ReadStudy) -> None:
     """What runs in the reader: one reply to each command until the main process has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain there without saying of which study
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(memory_mib)
     work = _Work(settings, read)

@@ -23,7 +23,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vfscreen.discover.walk import Folder, is_packed
+from vfscreen.discover.walk import (
+    COMPRESSED_SUFFIXES,
+    PACKED_SUFFIXES,
+    UNSUPPORTED_SUFFIXES,
+    Folder,
+)
 from vfscreen.errors import StudyError, VfscreenError
 from vfscreen.readers import VOLUME_READERS
 from vfscreen.readers.common import cause
@@ -40,6 +45,7 @@ MOST_BROKEN_POOLS = 3  # one after the other, without having read anything
 COMMIT_EVERY_S = 5.0
 DICOM_SUFFIXES = (".dcm", ".ima")
 VOLUME_SUFFIXES = tuple(suffix for reader in VOLUME_READERS for suffix in reader.SUFFIXES)
+UNREAD_SUFFIXES = (*VOLUME_SUFFIXES, *PACKED_SUFFIXES, *COMPRESSED_SUFFIXES, *UNSUPPORTED_SUFFIXES)
 OTHER_SUFFIX = re.compile(
     r"\.(?:avi|bmp|cfg|csv|db|docx?|done|exe|gif|gz|h5|html?|img|in[fi]|iso|jpe?g|js|json|lock|log|md|mh[ad]|npy"
     r"|npz|nrrd|parquet|pdf|png|py|raw|rst|sh|sqlite|tar|tiff?|tmp|toml|tsv|txt|xlsx?|xml|ya?ml|zip)",
@@ -122,7 +128,7 @@ def volume_reader(path: Path) -> Any:
 
 
 def _is_read(name: str) -> bool:
-    return not (is_packed(name) or _is_volume(name) or name.upper() == "DICOMDIR")
+    return not (name.lower().endswith(UNREAD_SUFFIXES) or name.upper() == "DICOMDIR")
 
 
 def _is_volume(name: str) -> bool:

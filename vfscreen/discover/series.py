@@ -1,9 +1,9 @@
 """The series of a study, and which of them is screened. docs/series.md tells the rule to users.
 
-1. Images that are alike (one series, one kernel and kind of image, one matrix, pixel size and
-   orientation) form a stack. Where several lie at one place, the stack is split by temporal position,
-   heart phase, trigger time, further words of the image type, acquisition or its time, whichever tells
-   them apart.
+1. Images that are alike (one series, one matrix, pixel size and orientation) form a stack. Where several
+   lie at one place, the stack is split by kernel, kind of image and tube voltage, and then by temporal
+   position, heart phase, trigger time, further words of the image type, acquisition or its time,
+   whichever tells them apart.
 2. Suitable are axial CT images that are neither localizers nor projections, derived, or captured.
 3. Of the suitable stacks those go first whose slices form a volume, then those within a tenth of the
    longest coverage, then whole series before phases, evenly spaced before uneven ones, then the thinnest
@@ -85,7 +85,7 @@ def series_of(
     found: list[Series] = []
     strangers: list[tuple[ArchiveImage, ...]] = []
     for kind, alike in _stacks(images):
-        parts, others = _phases(_without_copies(alike), kind)
+        parts, others = _phases(alike, kind)
         strangers += others
         for number, part in enumerate(parts, start=1):
             found.append(_series(kind, part, number if len(parts) > 1 else 0, settings))
@@ -135,22 +135,49 @@ def nothing_suitable(series: Sequence[Series]) -> NoSuitableSeries:
 
 
 def _stacks(images: Sequence[ArchiveImage]) -> list[tuple[Kind, list[ArchiveImage]]]:
-    """Images by kind, where directions and spacings that differ by rounding alone are one.
+    """Images that can form one volume, exact copies left out.
 
-    Unsuitable images of one series are told apart by nothing but what makes them so.
+    Images of a series that differ in kernel, image type or voltage are told apart only where they lie at
+    the same places: a word that one slice spells otherwise must not cost the series that slice.
     """
+    stacks: list[tuple[Kind, list[ArchiveImage]]] = []
+    for of_series in _alike(images, _loosely):
+        kind, found = _commonest(of_series), _without_copies(of_series)
+        if kind.unsuitable or _places_differ(found, kind):
+            stacks.append((kind, found))
+        else:
+            stacks += [(_commonest(same), same) for same in _alike(found, _strictly)]
+    return stacks
+
+
+def _loosely(kind: Kind) -> Hashable:
+    if kind.unsuitable:
+        return kind.series_uid, kind.unsuitable
+    return kind._replace(orientation=None, spacing=None, sharp=False, content="")
+
+
+def _strictly(kind: Kind) -> Hashable:
+    return kind._replace(orientation=None, spacing=None)
+
+
+def _alike(images: Sequence[ArchiveImage], of: Callable[[Kind], Hashable]) -> list[list[ArchiveImage]]:
+    """Images by a part of their kind, where directions and spacings that differ by rounding alone are one."""
     by_kind: defaultdict[Kind, list[ArchiveImage]] = defaultdict(list)
     for one in images:
         by_kind[one.kind].append(one)
-    merged: dict[Kind, list[ArchiveImage]] = {}
-    same: defaultdict[Hashable, list[Kind]] = defaultdict(list)
+    groups: defaultdict[Hashable, list[tuple[Kind, list[ArchiveImage]]]] = defaultdict(list)
     for kind, found in sorted(by_kind.items(), key=lambda item: (-len(item[1]), repr(item[0]))):
-        likely = same[kind._replace(orientation=None, spacing=None)[: 4 if kind.unsuitable else None]]
-        first = next((other for other in likely if kind.unsuitable or are_alike(other, kind)), kind)
-        if first is kind:
-            likely.append(kind)
-        merged.setdefault(first, []).extend(found)
-    return list(merged.items())
+        likely = groups[of(kind)]
+        same = next((group for other, group in likely if kind.unsuitable or are_alike(other, kind)), None)
+        if same is None:
+            likely.append((kind, list(found)))
+        else:
+            same += found
+    return [group for likely in groups.values() for _, group in likely]
+
+
+def _commonest(images: Sequence[ArchiveImage]) -> Kind:
+    return Counter(one.kind for one in images).most_common(1)[0][0]
 
 
 def _without_copies(images: Sequence[ArchiveImage]) -> list[ArchiveImage]:

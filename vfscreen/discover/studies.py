@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vfscreen.discover.index import IndexedFile, IndexedFolder, index, volume_reader
+from vfscreen.discover.index import VOLUME_SUFFIXES, IndexedFile, IndexedFolder, index, volume_reader
 from vfscreen.discover.names import order, relative, safe_id
 from vfscreen.discover.series import ArchiveImage, Series, choice, choose, nothing_suitable, series_of
-from vfscreen.discover.walk import Folder
-from vfscreen.errors import InconsistentGeometry, PackedArchive, StudyError, UnreadableFile
+from vfscreen.discover.walk import COMPRESSED_SUFFIXES, PACKED_SUFFIXES, UNSUPPORTED_SUFFIXES, Folder
+from vfscreen.errors import (
+    InconsistentGeometry,
+    PackedArchive,
+    StudyError,
+    UnreadableFile,
+    UnsupportedFormat,
+)
 from vfscreen.readers.common import cause
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles
@@ -53,8 +59,8 @@ def grouped(root: Path, folders: Sequence[IndexedFolder], look: Look) -> list[Fo
     volumes = [
         FoundStudy(_volume_study(root, file, look.settings)) for folder in folders for file in folder.volumes
     ]
-    packed = [FoundStudy(study) for folder in folders for study in _packed(root, folder)]
-    return _with_unreadable(root, folders, found) + volumes + packed
+    closed = [FoundStudy(study) for folder in folders for study in _not_opened(root, folder.folder)]
+    return _with_unreadable(root, folders, found) + volumes + closed
 
 
 def _images(files: Iterable[IndexedFile]) -> Iterable[ArchiveImage]:
@@ -143,9 +149,20 @@ def _failed(source: str, error: StudyError) -> StudyFiles:
     return StudyFiles(safe_id(source), source, (), error=error)
 
 
-def _packed(root: Path, folder: IndexedFolder) -> list[StudyFiles]:
-    error = PackedArchive("a packed archive is not opened; unpack it if it holds studies")
-    return [_failed(relative(root, folder.folder.path / name), error) for name in folder.folder.packed]
+def _not_opened(root: Path, folder: Folder) -> Iterator[StudyFiles]:
+    """What may hold studies but is left alone: archives, volumes of other formats, and packed slices."""
+    error: StudyError = PackedArchive("a packed archive is not opened; unpack it if it holds studies")
+    for name in folder.names(PACKED_SUFFIXES):
+        yield _failed(relative(root, folder.path / name), error)
+    error = UnsupportedFormat("a volume in a format that is not read; convert it to NIfTI")
+    for name in folder.names(UNSUPPORTED_SUFFIXES):
+        yield _failed(relative(root, folder.path / name), error)
+    others = (*PACKED_SUFFIXES, *UNSUPPORTED_SUFFIXES, *VOLUME_SUFFIXES)
+    compressed = [n for n in folder.names(COMPRESSED_SUFFIXES) if not n.lower().endswith(others)]
+    if compressed:
+        count = f"{len(compressed)} compressed files, the first is {compressed[0]}"
+        error = PackedArchive(f"{count}: they are not opened; unpack them if they are slices")
+        yield _failed(f"{relative(root, folder.path)}/*{Path(compressed[0]).suffix}", error)
 
 
 def _volume_study(root: Path, file: IndexedFile, settings: ReadSettings) -> StudyFiles:

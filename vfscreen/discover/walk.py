@@ -6,6 +6,7 @@ block who opens it) are left out.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -14,6 +15,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKED_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+"""Of archives, each of which may be a study."""
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".z")
+"""Of single files, each of which may be a slice; .nii.gz is none of them."""
+UNSUPPORTED_SUFFIXES = (
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".hdr",
+    ".mgz",
+    ".mgh",
+    ".nii.bz2",
+    ".nii.xz",
+    ".nii.zst",
+)
+"""Of volumes in formats that are not read."""
 
 
 class File(NamedTuple):
@@ -33,15 +50,9 @@ class Folder:
     dangling: tuple[str, ...] = ()  # names of links that lead nowhere
     faults: tuple[str, ...] = ()
 
-    @property
-    def packed(self) -> list[str]:
-        """Names of packed archives."""
-        return [file.name for file in self.files if is_packed(file.name)]
-
-
-def is_packed(name: str) -> bool:
-    """Whether a file holds others, which are not looked at."""
-    return name.lower().endswith(PACKED_SUFFIXES)
+    def names(self, suffixes: tuple[str, ...]) -> list[str]:
+        """The files that end so, in whatever case."""
+        return [file.name for file in self.files if file.name.lower().endswith(suffixes)]
 
 
 def walk(root: Path) -> list[Folder]:
@@ -76,10 +87,11 @@ def _listed(path: Path) -> tuple[Folder, list[Path]]:
                 continue
             try:
                 status = entry.stat()
-            except FileNotFoundError:
-                dangling.append(entry.name)
             except OSError as error:
-                faults.append(f"{entry.name} cannot be read ({error.strerror})")
+                if error.errno in (errno.ENOENT, errno.ELOOP):
+                    dangling.append(entry.name)
+                else:
+                    faults.append(f"{entry.name} cannot be read ({error.strerror})")
             else:
                 if stat.S_ISDIR(status.st_mode):
                     subfolders.append(path / entry.name)

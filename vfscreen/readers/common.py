@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 LOWEST_HU, HIGHEST_HU = -1024, 32767
 """What lies below air is padding; the upper end is that of int16."""
 
+LONGEST_MM = 3000.0
+"""Of an image along an axis: what is longer is no body, or in another unit than the header says."""
 LARGEST_VOXELS = 2**32
 """Of a volume: four whole bodies in slices of 0.5 mm. What is more is a damaged header."""
 

@@ -23,6 +23,7 @@ PREAMBLE_BYTES = 132  # with the letters DICM at its end
 FIRST_TAGS = (b"\x02\0\0\0UL", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
 """How a DICOM file without preamble can begin."""
 LARGEST_SIDE = 8192  # rows or columns of a slice: ten times what a CT has
+LARGEST_RESCALE = 1e6
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 MODALITIES = frozenset(
     "AU BI CR CT DX ECG EPS ES GM HD IO IVUS KO LS MG MR NM OCT OP OT PR PT PX REG RF RG RTDOSE RTIMAGE "  # noqa: SIM905
@@ -140,9 +141,9 @@ def _check_complete(top: Fields, path: Path) -> None:
 
 def _images(header: Header, path: Path) -> list[tuple[Kind, Image]]:
     if header.frames is None:
-        if header.promised > 1:
-            raise UnreadableFile(f"{path.name} is a multi-frame image without functional groups")
-        return [_image(header.top, path, None)]
+        reason = f"{path.name} is a multi-frame image without functional groups"
+        fault = (UnreadableFile.code, reason) if header.promised > 1 else None
+        return [_image(header.top, path, None, fault)]
     if len(header.frames) == header.promised:
         return [_image(fields, path, number) for number, fields in enumerate(header.frames)]
     groups, promised = len(header.frames), header.promised
@@ -198,7 +199,7 @@ def _unsuitable(fields: Fields, image_type: set[str], orientation: Numbers | Non
         return "derived"
     if not set(_words(fields, "RescaleType")) <= HOUNSFIELD:
         return "not in Hounsfield units"
-    if orientation and abs(_normal_z(orientation)) < AXIAL_COSINE:
+    if orientation and _is_perpendicular(orientation) and abs(_normal_z(orientation)) < AXIAL_COSINE:
         return "not axial"
     return ""
 
@@ -212,7 +213,7 @@ def _fault(kind: Kind, image: Image, name: str) -> tuple[str, str] | None:
     ):
         if value is None:
             return MissingGeometry.code, f"{name} has no valid {keyword}; it is never guessed"
-    if image.rescale is None:
+    if image.rescale is None or max(map(abs, image.rescale)) > LARGEST_RESCALE:
         return (
             UnreadableFile.code,
             f"{name} has no valid RescaleSlope and RescaleIntercept; they are never guessed",

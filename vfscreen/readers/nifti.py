@@ -32,7 +32,7 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from numpy.typing import NDArray
 
 from vfscreen.errors import InconsistentGeometry, MissingGeometry, TooLarge, UnreadableFile
-from vfscreen.readers.common import DAMAGE_ERRORS, LARGEST_VOXELS, LOWEST_HU, cause, to_hu
+from vfscreen.readers.common import DAMAGE_ERRORS, LARGEST_VOXELS, LONGEST_MM, LOWEST_HU, cause, to_hu
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Floats, Volume, VolumeGeometry, apply_affine, lps_from_ras, voxel_sizes_mm
@@ -44,7 +44,6 @@ MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """By the code of the unit: unknown, m, mm, micrometre."""
 FORM_TOLERANCE_MM = 1.0  # between sform and qform, at a corner of the image
 PIXDIM_TOLERANCE = 0.01  # of a length
-LONGEST_MM = 10_000.0  # of an image: what is longer is no body, or in another unit than the header says
 FOREIGN_ERRORS = (*DAMAGE_ERRORS, HeaderDataError, HeaderTypeError)
 DEFLATE_RATIO = 1032  # more than this gzip cannot shrink anything
 LARGEST_OFFSET = 2**28  # bytes before the pixels, which may be extensions

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfscreen.errors import InconsistentGeometry, MissingGeometry, TooLarge, TooShort
-from vfscreen.readers.common import LARGEST_VOXELS
+from vfscreen.readers.common import LARGEST_VOXELS, LONGEST_MM
 from vfscreen.settings import ReadSettings
 from vfscreen.volume import Floats, VolumeGeometry
 
@@ -114,7 +114,11 @@ def _geometry(grid: SliceGrid, positions: Floats, planes: int) -> VolumeGeometry
     affine[:3, 1] = grid.axes[1] * grid.spacing[0]
     affine[:3, 2] = grid.axes[0] * grid.spacing[1]
     affine[:3, 3] = positions[0]
-    return VolumeGeometry((planes, rows, columns), affine)
+    geometry = VolumeGeometry((planes, rows, columns), affine)
+    longest = float((geometry.voxel_sizes_mm * geometry.shape).max())
+    if longest > LONGEST_MM:
+        raise InconsistentGeometry(f"by its header the image is {longest:.0f} mm long, which no body is")
+    return geometry
 
 
 def _check_doubles(positions: Floats, steps: Floats) -> None:
