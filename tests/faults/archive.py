@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import socket
@@ -290,3 +291,16 @@ def copy_cut_short(folder: Path) -> None:
     shutil.copytree(folder / "first", folder / "second")
     for path in (folder / "second").iterdir():
         path.write_bytes(path.read_bytes()[:700])
+
+
+@fault("slices compressed one by one", Failed("packed_archive", "compressed files"))
+def compressed_slices(folder: Path) -> None:
+    for path in save(slices(short())[:4], folder):
+        path.with_name(f"{path.name}.dcm.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+
+
+@fault("volumes in other formats", *[Failed("unsupported_format")] * 5)
+def other_formats(folder: Path) -> None:
+    for name in ("a.nrrd", "b.mha", "C.HDR", "C.IMG", "d.nii.bz2", "e.mgz"):
+        (folder / name).write_bytes(b"whatever is in it")

@@ -235,3 +235,26 @@ def phantom(folder: Path) -> None:
     y, x = np.indices(grid.hu.shape[1:]) - 34.5
     noise = np.random.default_rng(0).normal(40, 20, grid.hu.shape)
     study(folder, slices(moved(grid, np.where(np.hypot(x, y) < 30, noise, -1000))))
+
+
+@fault("a kernel that every second slice spells otherwise", Measured())
+def kernel_by_turns(folder: Path) -> None:
+    datasets = slices(sound(), ConvolutionKernel="B30f")
+    for dataset in datasets[::2]:
+        dataset.ConvolutionKernel = "B30F"
+    save(datasets, folder)
+
+
+@fault("an image type that every second slice spells otherwise", Measured())
+def image_type_by_turns(folder: Path) -> None:
+    datasets = slices(sound())
+    for dataset in datasets[1::2]:
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
+    save(datasets, folder)
+
+
+@fault("no tube voltage in one slice", Measured())
+def voltage_missing(folder: Path) -> None:
+    datasets = slices(sound(), KVP="120")
+    datasets[20].KVP = None
+    save(datasets, folder)
