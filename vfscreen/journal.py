@@ -78,7 +78,9 @@ class Journal:
         """
         call = {
             "started": _now().isoformat(timespec="milliseconds"),
-            "command": sys.argv,
+            "command": sys.argv
+            if method["pseudonyms"] is None
+            else None,  # it may name a series or a patient
             "versions": provenance.versions(),
             "options": dict(options),
             "machine": {**provenance.machine(), "device": device},

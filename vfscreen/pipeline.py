@@ -113,11 +113,14 @@ def run(
     with locked(out):
         if pseudonyms:
             _check_has_no_names(out, fresh)
-        if fresh:
-            _set_aside(out)
-        journal.earlier_calls(out, method)  # refuse before the walk through an archive, which may take long
+        if not fresh:
+            journal.earlier_calls(
+                out, method
+            )  # refuse before the walk through an archive, which may take long
         index = None if pseudonyms else out / INDEX_NAME  # it holds names of files and patients
         studies = discover(source, settings.read, index=index, series=series)[:limit]
+        if fresh:
+            _set_aside(out)
         results, call = _open_results(out, method, models.device, settings, options)
         finished = finished_studies(out)
         if retry_failed:

@@ -110,7 +110,7 @@ def as_study_error(error: Exception) -> StudyError:
 
 
 def _vanished(study: StudyFiles) -> FilesVanished | None:
-    gone = [path.name for path in study.files if not path.exists()]
+    gone = [path.name for path in study.files if not os.path.exists(path)]
     if not gone:
         return None
     return FilesVanished(f"{len(gone)} of {len(study.files)} files are gone, the first is {gone[0]}")

@@ -13,11 +13,10 @@ import hashlib
 import io
 import json
 import logging
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -414,7 +413,15 @@ def locked(out: Path) -> Iterator[None]:
             yield
     finally:
         if is_new and not (out / "parts").exists():
-            shutil.rmtree(out, ignore_errors=True)
+            _remove_if_empty(out)
+
+
+def _remove_if_empty(out: Path) -> None:
+    """An index that was begun stays: it is hours of reading headers."""
+    if [path.name for path in out.iterdir()] == [".lock"]:
+        with suppress(OSError):
+            (out / ".lock").unlink()
+            out.rmdir()
 
 
 def _lock(stream: TextIO, out: Path) -> None:

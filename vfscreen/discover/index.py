@@ -37,7 +37,7 @@ from vfscreen.readers.dicom_headers import PREAMBLE_BYTES, Image, Kind, looks_li
 log = logging.getLogger(__name__)
 
 INDEX_NAME = "index.sqlite"
-FORMAT = 1  # of the rows: another one is read anew
+FORMAT = 2  # of the rows and of what is said in them: another one is read anew
 PARALLEL_FROM_FILES = 4_000  # below it, starting processes takes longer than reading
 CHUNK_FILES = 256
 MOST_PROCESSES = 8
@@ -63,6 +63,7 @@ class Found(NamedTuple):
     images: Sequence[tuple[Kind, Image]] = ()
     unreadable: str = ""
     blank: str = ""
+    is_passing: bool = False  # the disk's fault, not the file's: the next look reads it again
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def index(folders: Sequence[Folder], path: Path | None = None) -> list[IndexedFo
                 name: store.shared(one) for name, one in zip(names, islice(fresh, len(names)), strict=True)
             }
             if new:
-                store.keep(folder, of_folder | new)
+                lasting = {name: one for name, one in new.items() if not one.is_passing}
+                store.keep(folder, of_folder | lasting)
             indexed.append(_indexed(folder, of_folder | new))
         return indexed
 
@@ -186,9 +188,10 @@ def _read(path: Path) -> Found:
             return Found(read_images(path))
         return _other(path)
     except StudyError as error:
-        return Found(unreadable=str(error))
+        return Found(unreadable=str(error), is_passing=isinstance(error.__cause__, OSError))
     except Exception as error:  # the border of a file: whatever is in it, the others are still listed
-        return Found(unreadable=f"{path.name} cannot be read ({cause(error)})")
+        reason = f"{path.name} cannot be read ({cause(error)})"
+        return Found(unreadable=reason, is_passing=isinstance(error, (OSError, MemoryError)))
 
 
 def _other(path: Path) -> Found:

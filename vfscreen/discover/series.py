@@ -30,12 +30,15 @@ from vfscreen.readers.dicom_headers import Image, Kind, fault_of
 from vfscreen.readers.stacking import NEAREST_SLICES_MM, stack
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyHeader
+from vfscreen.volume import Floats
 
 log = logging.getLogger(__name__)
 
 SIMILAR_COVERAGE = 0.9
 THIN_MM = 1.5
 FEWEST_IN_A_PHASE = 0.5  # of the images of the largest phase
+EXTENT_OF_A_PHASE = 0.8  # of what all show: a part of the places is no phase
+WHOLE_STEP = 0.1  # of a step, off a whole number of them
 
 
 class ArchiveImage(NamedTuple):
@@ -143,11 +146,22 @@ def _stacks(images: Sequence[ArchiveImage]) -> list[tuple[Kind, list[ArchiveImag
     stacks: list[tuple[Kind, list[ArchiveImage]]] = []
     for of_series in _alike(images, _loosely):
         kind, found = _commonest(of_series), _without_copies(of_series)
-        if kind.unsuitable or _places_differ(found, kind):
+        if kind.unsuitable or (_places_differ(found, kind) and _are_one_row(found, kind)):
             stacks.append((kind, found))
         else:
             stacks += [(_commonest(same), same) for same in _alike(found, _strictly)]
     return stacks
+
+
+def _are_one_row(images: Sequence[ArchiveImage], kind: Kind) -> bool:
+    """Whether images of one content, or, whatever their content, at whole steps from each other."""
+    if len({one.kind.content for one in images}) == 1:
+        return True
+    steps = np.diff(_depths(images, kind))
+    if not len(steps):
+        return True
+    counts = steps / np.median(steps)
+    return bool((np.abs(counts - np.rint(counts)) < WHOLE_STEP).all())
 
 
 def _loosely(kind: Kind) -> Hashable:
@@ -183,7 +197,12 @@ def _commonest(images: Sequence[ArchiveImage]) -> Kind:
 def _without_copies(images: Sequence[ArchiveImage]) -> list[ArchiveImage]:
     kept: dict[Hashable, ArchiveImage] = {}
     for one in sorted(images, key=_place_on_disk):
-        key = (one.image.instance, one.image.frame, one.image.position) if one.image.instance else one.path
+        image = one.image  # an anonymiser may have given all images of a series one UID
+        key = (
+            (image.instance, image.frame, image.position, image.phase, one.kind)
+            if image.instance
+            else one.path
+        )
         kept.setdefault(key, one)
     if len(kept) < len(images):
         log.info("%d images of a study are copies of others and left out", len(images) - len(kept))
@@ -230,17 +249,28 @@ def _parted(
         return []
     if not all(_places_differ(part, kind) for part in parts.values()):
         return []
+    if min(_extent(part, kind) for part in parts.values()) < EXTENT_OF_A_PHASE * _extent(images, kind):
+        return []
     ordered = sorted(parts.items(), key=lambda item: (str(type(item[0])), item[0]))
     return [tuple(part) for _, part in ordered]
 
 
 def _places_differ(images: Sequence[ArchiveImage], kind: Kind) -> bool:
+    return bool((np.diff(_depths(images, kind)) >= NEAREST_SLICES_MM).all())
+
+
+def _depths(images: Sequence[ArchiveImage], kind: Kind) -> Floats:
+    """Where images lie along their normal, mm, sorted; empty where the headers do not tell."""
     positions = [one.image.position for one in images if one.image.position]
     if not positions or kind.orientation is None:
-        return True
+        return np.empty(0)
     axes = np.array(kind.orientation).reshape(2, 3)
-    depths = np.sort(np.array(positions) @ np.cross(axes[0], axes[1]))
-    return bool((np.diff(depths) >= NEAREST_SLICES_MM).all())
+    return np.sort(np.array(positions) @ np.cross(axes[0], axes[1]))
+
+
+def _extent(images: Sequence[ArchiveImage], kind: Kind) -> float:
+    depths = _depths(images, kind)
+    return float(np.ptp(depths)) if len(depths) else 0.0
 
 
 def _series(kind: Kind, images: tuple[ArchiveImage, ...], phase: int, settings: ReadSettings) -> Series:

@@ -200,7 +200,7 @@ def _opened(path: Path) -> FileDataset:
 
 def _name_syntax(dataset: FileDataset) -> None:
     """A file without preamble does not say how it is encoded; pydicom found out while parsing."""
-    if "TransferSyntaxUID" not in dataset.file_meta:
+    if not dataset.file_meta.get("TransferSyntaxUID"):
         implicit = dataset.original_encoding[0]
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         dataset.file_meta.TransferSyntaxUID = syntax
@@ -230,6 +230,10 @@ def _decoded(dataset: FileDataset, slices: Sequence[_Slice]) -> Iterator[NDArray
             yield from iter_pixels(dataset, indices=indices, decoding_plugin=plugin)
     except FOREIGN_ERRORS as error:
         raise UnreadableFile(f"the pixels of {path.name} cannot be decoded ({cause(error)})") from error
+    except BaseException as error:  # a decoder in Rust panics with one that is no Exception
+        if isinstance(error, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)):
+            raise
+        raise UnreadableFile(f"the pixels of {path.name} cannot be decoded (its decoder panicked)") from error
 
 
 def _check_size(dataset: FileDataset, one: _Slice) -> None:

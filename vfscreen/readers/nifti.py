@@ -47,7 +47,7 @@ PIXDIM_TOLERANCE = 0.01  # of a length
 FOREIGN_ERRORS = (*DAMAGE_ERRORS, HeaderDataError, HeaderTypeError)
 DEFLATE_RATIO = 1032  # more than this gzip cannot shrink anything
 LARGEST_OFFSET = 2**28  # bytes before the pixels, which may be extensions
-LONGEST_REST = 2**20  # bytes behind the pixels
+LONGEST_REST = 512  # bytes behind the pixels, all zero: a block
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,8 @@ def _hounsfield(stream: BinaryIO, layout: _Layout, name: str) -> NDArray[np.int1
             raise UnreadableFile(f"{name} ends within its pixels")
         target[:] = _scaled(np.frombuffer(content, layout.dtype).reshape(target.shape), layout)
     # gzip compares the checksum where its stream ends; what goes on for long is no rest, but a wrong shape
-    if len(stream.read(LONGEST_REST + 1)) > LONGEST_REST:
+    rest = stream.read(LONGEST_REST + 1)
+    if len(rest) > LONGEST_REST or rest.strip(b"\0"):
         raise UnreadableFile(f"{name} goes on behind the pixels that its header promises")
     return hu
 
