@@ -99,7 +99,7 @@ def resampled(slices: NDArray[np.int16], at: Floats) -> NDArray[np.int16]:
 
 def _even_planes(along: Floats, steps: Floats, usual: float) -> Floats:
     """Places among the slices of planes as near to each other as the slices are where they are closest."""
-    step = float(steps[steps >= usual / 2].min())
+    step = min(usual, float(steps[steps >= usual / 2].min()))
     count = math.ceil((along[-1] - along[0]) / step - 0.01) + 1
     even = np.linspace(along[0], along[-1], count)
     return np.interp(even, along, np.arange(len(along), dtype=float))
