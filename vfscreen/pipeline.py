@@ -113,10 +113,8 @@ def run(
     with locked(out):
         if pseudonyms:
             _check_has_no_names(out, fresh)
-        if not fresh:
-            journal.earlier_calls(
-                out, method
-            )  # refuse before the walk through an archive, which may take long
+        if not fresh:  # refuse before the walk through an archive, which may take long
+            journal.earlier_calls(out, method)
         index = None if pseudonyms else out / INDEX_NAME  # it holds names of files and patients
         studies = discover(source, settings.read, index=index, series=series)[:limit]
         if fresh:

@@ -1,4 +1,4 @@
-"""The series of a study, and which of them is screened. docs/series.md tells the rule to users.
+"""The series of a study, and which of them is screened. docs/archives.md tells the rule to users.
 
 1. Images that are alike (one series, one matrix, pixel size and orientation) form a stack. Where several
    lie at one place, the stack is split by kernel, kind of image and tube voltage, and then by temporal
