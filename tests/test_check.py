@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fakes
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,9 @@ from dicom_writing import PRIVATE, ramp_volume, write_nifti, write_series
 
 from vfscreen.check import SERIES, check
 from vfscreen.discover import index
+from vfscreen.errors import InputError
+from vfscreen.pipeline import run
+from vfscreen.pseudonyms import Pseudonyms
 from vfscreen.readers import dicom
 from vfscreen.settings import ReadSettings
 
@@ -73,6 +77,26 @@ def test_a_series_named_changes_the_verdict(archive):
     verdicts = {row["series_uid"]: (row["verdict"], row["reason"]) for row in rows}
     assert verdicts["1.2"][0] == "screened"
     assert verdicts["1.1"] == ("not_chosen", "another is named by --series")
+
+
+def test_a_study_without_a_suitable_series_shows_what_is_unreadable_too(tmp_path):
+    uids = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3"}
+    write_series(tmp_path, ramp_volume(AXES), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], **uids)
+    (tmp_path / "cut.dcm").write_bytes(b"")
+    found = [(row["verdict"], row["error"]) for row in check(tmp_path, ReadSettings())]
+    assert found == [("refused", "unreadable_file"), ("unsuitable", None)]
+
+
+@pytest.mark.parametrize(
+    "call", [lambda a, o: check(a, ReadSettings(), o), lambda a, o: run(a, o, fresh=True)]
+)
+def test_no_name_is_written_beside_pseudonyms(archive, tmp_path, call):
+    out = tmp_path / "out"
+    run(archive, out, models=fakes.fake_models(), workers=1, pseudonyms=Pseudonyms(b"0123456789abcdef"))
+    before = sorted(path.name for path in out.rglob("*"))
+    with pytest.raises(InputError, match="pseudonyms"):
+        call(archive, out)
+    assert sorted(path.name for path in out.rglob("*")) == before
 
 
 def test_the_real_archive_is_told_series_by_series():

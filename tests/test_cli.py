@@ -204,3 +204,25 @@ cli.main()
     end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (line,) = [line for line in end.stderr.splitlines() if "odd header" in line]
     assert re.match(r"\d\d:\d\d:\d\d .*UserWarning: odd header", line.lstrip("\r").replace("\x1b[2K", ""))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("series_uid,größe\n1.2,3\n".encode("latin-1"), "UTF-8"),
+        (b"series_uid,verdict\n,screened\n", "is empty"),
+        (b"uid\n1.2\n", "no column series_uid"),
+        (None, "neither a UID nor a file"),
+    ],
+)
+def test_a_list_of_series_that_is_none_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | None,
+    reason: str,
+) -> None:
+    if content is not None:
+        (tmp_path / "list.csv").write_bytes(content)
+    assert exit_code(monkeypatch, "check", tmp_path, "--series", tmp_path / "list.csv") == 2
+    assert reason in capsys.readouterr().err

@@ -15,7 +15,7 @@ import pytest
 from dicom_writing import PRIVATE, damaged, ramp_volume, write_nifti, write_series
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from vfscreen.discover import discover, index
+from vfscreen.discover import discover, index, manifest
 from vfscreen.errors import (
     InconsistentGeometry,
     InputError,
@@ -244,6 +244,26 @@ def test_a_folder_of_empty_files_is_a_row(tmp_path):
     assert (bad.source, type(bad.error), good.error) == ("bad", UnreadableFile, None)
 
 
+@pytest.mark.parametrize("name", ["IM0040", "IM40"])
+def test_a_file_that_bears_the_name_of_a_slice_but_is_none_spoils_its_study(tmp_path, name):
+    write_series(tmp_path / "a", volume(), names=[f"IM{k:04d}" for k in range(4)])
+    (tmp_path / "a" / name).write_bytes(bytes(128) + b"DIXM" + b"junk" * 50)
+    (tmp_path / "a" / "README").write_text("no slice")
+    error = only(discover(tmp_path)).error
+    assert isinstance(error, UnreadableFile)
+    assert f"1; {name} is named like" in str(error)
+
+
+@pytest.mark.parametrize("tag", ["StudyInstanceUID", "SeriesInstanceUID", "PatientID"])
+def test_a_tag_that_every_second_slice_lost_makes_no_halves(tmp_path, tag):
+    for path in write_series(tmp_path, volume(40))[::2]:
+        dataset = pydicom.dcmread(path)
+        del dataset[tag]
+        dataset.save_as(path)
+    study = only(discover(tmp_path))
+    assert (len(study.files), study.patient_id, study.error) == (40, "P-17", None)
+
+
 def test_an_empty_file_that_is_no_slice_is_ignored(tmp_path):
     write_series(tmp_path / "a", volume())
     write_nifti(tmp_path / "b" / "ct.nii", volume())
@@ -390,28 +410,28 @@ def write_manifest(file: Path, /, **columns: list[object]) -> Path:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_manifest_names_studies_and_patients(archive, suffix):
-    manifest = write_manifest(
+    table = write_manifest(
         archive / f"list{suffix}",
         path=["data/p2.nii.gz", "data/p1"],
         study_id=["second", "first"],
         patient_id=["002", "001"],
     )
-    found = [(s.source, s.study_id, s.patient_id, s.error) for s in discover(manifest)]
+    found = [(s.source, s.study_id, s.patient_id, s.error) for s in discover(table)]
     assert found == [("data/p1", "first", "001", None), ("data/p2.nii.gz", "second", "002", None)]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_manifest_needs_only_paths(archive, suffix):
-    manifest = write_manifest(
+    table = write_manifest(
         archive / f"list{suffix}", path=["data/p1/0001.dcm", str(archive / "data/p2.nii.gz")]
     )
-    found = [(s.source, s.study_id, s.patient_id, len(s.files)) for s in discover(manifest)]
+    found = [(s.source, s.study_id, s.patient_id, len(s.files)) for s in discover(table)]
     assert found == [("data/p1", "1.2.1", "P-17", 4), ("data/p2.nii.gz", "data__p2", None, 1)]
 
 
 def test_numbers_in_a_parquet_manifest_become_text(archive):
-    manifest = write_manifest(archive / "list.parquet", path=["data/p1"], study_id=[17], patient_id=[4])
-    study = only(discover(manifest))
+    table = write_manifest(archive / "list.parquet", path=["data/p1"], study_id=[17], patient_id=[4])
+    study = only(discover(table))
     assert (study.study_id, study.patient_id) == ("17", "4")
 
 
@@ -421,31 +441,29 @@ def test_numbers_with_gaps_in_a_parquet_manifest_name_no_patient_nan(archive):
         "study_id": [7.0, float("nan")],
         "patient_id": [float("nan"), 12.0],
     }
-    manifest = archive / "list.parquet"
-    pq.write_table(pa.table(columns), manifest)
-    found = [(s.study_id, s.patient_id) for s in discover(manifest)]
+    table = archive / "list.parquet"
+    pq.write_table(pa.table(columns), table)
+    found = [(s.study_id, s.patient_id) for s in discover(table)]
     assert found == [("7", "P-17"), ("data__p2", "12")]
 
 
 def test_an_id_given_by_a_manifest_is_kept_and_the_other_gives_way(archive):
-    manifest = write_manifest(
-        archive / "list.csv", path=["data/p1", "data/p2.nii.gz"], study_id=[None, "1.2.1"]
-    )
-    made, given = discover(manifest)
+    table = write_manifest(archive / "list.csv", path=["data/p1", "data/p2.nii.gz"], study_id=[None, "1.2.1"])
+    made, given = discover(table)
     assert given.study_id == "1.2.1"
     assert made.study_id.startswith("1.2.1-")
 
 
 def test_rows_of_the_same_file_have_ids_of_their_own(archive):
-    manifest = write_manifest(archive / "list.csv", path=["data/p2.nii.gz", "data/p2.nii.gz"])
-    assert len({study.study_id for study in discover(manifest)}) == 2
+    table = write_manifest(archive / "list.csv", path=["data/p2.nii.gz", "data/p2.nii.gz"])
+    assert len({study.study_id for study in discover(table)}) == 2
 
 
 def test_a_path_that_does_not_exist_is_a_row(archive):
-    manifest = write_manifest(
+    table = write_manifest(
         archive / "list.csv", path=["data/p1", "data/gone", "gone.nii"], study_id=["a", "b", "c"]
     )
-    found = {s.study_id: s.error for s in discover(manifest)}
+    found = {s.study_id: s.error for s in discover(table)}
     assert found["a"] is None
     assert isinstance(found["b"], UnreadableFile)
     assert isinstance(found["c"], UnreadableFile)
@@ -460,8 +478,52 @@ def test_a_path_may_lead_out_of_the_manifest_folder(archive):
 
 def test_a_row_with_several_studies_is_refused_for_itself(archive):
     study = only(discover(write_manifest(archive / "list.csv", path=["data"])))
-    assert isinstance(study.error, NoSuitableSeries)
+    assert (study.error.code, study.error.status) == ("unreadable_file", "failed")
     assert "2 studies" in str(study.error)
+
+
+def test_a_packed_archive_beside_the_study_of_a_row_does_not_count(archive):
+    (archive / "data" / "p1" / "p1.zip").write_bytes(b"PK")
+    study = only(discover(write_manifest(archive / "list.csv", path=["data/p1"])))
+    assert (study.study_id, study.error) == ("1.2.1", None)
+
+
+def test_rows_may_name_files_of_studies_that_share_a_folder(tmp_path, monkeypatch):
+    for name in "ab":
+        write_series(
+            tmp_path / "all", volume(), names=[f"{name}{k}.dcm" for k in range(4)], StudyInstanceUID=name
+        )
+    listings: list[Path] = []
+    listed = manifest.listed
+    monkeypatch.setattr(manifest, "listed", lambda path: listings.append(path) or listed(path))
+    paths = ["all/b2.dcm", "all/a0.dcm"]
+    found = discover(write_manifest(tmp_path / "list.csv", path=paths, patient_id=["B", "A"]))
+    assert {(study.study_id, study.patient_id, study.error) for study in found} == {
+        ("a", "A", None),
+        ("b", "B", None),
+    }
+    assert listings == [tmp_path / "all"]
+
+
+def test_a_row_that_names_a_slice_means_its_series(tmp_path):
+    uids = {"StudyInstanceUID": "1.2"}
+    kernels = {"soft": "B30f", "sharp": "B70f"}
+    for name, kernel in kernels.items():
+        names_ = [f"{name}{k}.dcm" for k in range(4)]
+        write_series(
+            tmp_path / "s", volume(), names=names_, SeriesInstanceUID=name, ConvolutionKernel=kernel, **uids
+        )
+    for name in kernels:
+        study = only(discover(write_manifest(tmp_path / "list.csv", path=[f"s/{name}1.dcm"])))
+        assert {path.stem[:-1] for path in study.files} == {name}
+
+
+def test_a_corrected_patient_changes_the_stamp(archive):
+    stamps = {
+        only(discover(write_manifest(archive / "list.csv", path=["data/p1"], patient_id=[patient]))).stamp
+        for patient in ("1", "1", "2")
+    }
+    assert len(stamps) == 2
 
 
 @pytest.mark.parametrize(

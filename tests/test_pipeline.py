@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fakes
 import numpy as np
@@ -17,12 +19,14 @@ import psutil
 import pytest
 from dicom_writing import ramp_volume, write_series
 
-from vfscreen import pipeline, streaming
-from vfscreen.errors import InputError, VfscreenError
+from vfscreen import pipeline, reader_process, streaming
+from vfscreen.discover import discover
+from vfscreen.errors import InputError, UnreadableFile, VfscreenError
 from vfscreen.pipeline import RunSummary, run
 from vfscreen.progress import Tally, describe
 from vfscreen.results import ResultWriter, StudyRecord, locked
-from vfscreen.settings import MeasureSettings, Settings
+from vfscreen.settings import MeasureSettings, ReadSettings, Settings
+from vfscreen.study import StudyFiles, StudyImage
 
 MEASURED = {"ok", "partial"}
 
@@ -422,3 +426,65 @@ def test_results_inside_the_input_are_not_taken_for_studies(tmp_path: Path) -> N
     first = run(tmp_path, tmp_path / "results", models=fakes.fake_models(), workers=1)
     again = run(tmp_path, tmp_path / "results", models=fakes.fake_models(), workers=1)
     assert (first.studies, again.studies, again.new) == (1, 1, 0)
+
+
+def test_a_repaired_folder_has_one_row(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "a"
+    folder.mkdir(parents=True)
+    (folder / "1.dcm").write_bytes(b"junk")
+    options = {"models": fakes.fake_models(), "workers": 1}
+    run(tmp_path / "in", tmp_path / "out", **options)
+    (folder / "1.dcm").unlink()
+    write_series(
+        folder, ramp_volume(np.column_stack([[0, 0, 3.0], [0, 2, 0], [2, 0, 0]])), StudyInstanceUID="1.2"
+    )
+    run(tmp_path / "in", tmp_path / "out", **options)
+    table = pd.read_parquet(tmp_path / "out" / "studies.parquet")
+    assert table["study_id"].tolist() == ["1.2"]
+
+
+def test_a_twin_that_changes_an_id_does_not_double_the_first(tmp_path: Path) -> None:
+    grid = ramp_volume(np.column_stack([[0, 0, 3.0], [0, 2, 0], [2, 0, 0]]))
+    for patient in "AB":
+        write_series(tmp_path / "in" / patient, grid, StudyInstanceUID="1.2", PatientID=patient)
+        summary = run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=1)
+    assert summary.studies == 2
+
+
+def test_a_measured_study_that_was_moved_away_keeps_its_row_and_a_failed_one_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("kept", "moved"):
+        fakes.write_study(tmp_path / "in" / f"{name}.nii.gz")
+    (tmp_path / "in" / "broken.nii.gz").write_bytes(b"junk")
+    options = {"models": fakes.fake_models(), "workers": 1}
+    run(tmp_path / "in", tmp_path / "out", **options)
+    for name in ("moved", "broken"):
+        (tmp_path / "in" / f"{name}.nii.gz").unlink()
+    run(tmp_path / "in", tmp_path / "out", limit=1, **options)
+    table = pd.read_parquet(tmp_path / "out" / "studies.parquet")
+    assert table["source"].tolist() == ["kept.nii.gz", "moved.nii.gz"]
+    assert table["error"].isna().all()
+    assert "1 studies of earlier calls are in the archive no more" in caplog.text
+
+
+def test_a_share_that_gives_no_answer_is_not_the_studys_fault(tmp_path: Path) -> None:
+    fakes.write_study(tmp_path / "in" / "a.nii.gz")
+    error = streaming_error(tmp_path / "in")
+    assert (error.code, "no answer" in str(error)) == ("files_vanished", True)
+
+
+def streaming_error(folder: Path) -> Any:
+    def stale(study: StudyFiles, settings: ReadSettings) -> StudyImage:
+        try:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        except OSError as error:
+            raise UnreadableFile("cannot be decoded") from error
+
+    (study,) = discover(folder)
+    return reader_process._Work(Settings(), stale).reply(reader_process.Read(study)).value
+
+
+def test_fresh_and_retry_failed_exclude_each_other(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--fresh.*--retry-failed"):
+        run(archive, tmp_path, models=fakes.fake_models(), fresh=True, retry_failed=True)

@@ -33,7 +33,6 @@ from vfscreen.results import (
     locked,
     patient_rows,
     read_run_json,
-    study_key,
     study_row,
     thumbnail_path,
     vertebra_rows,
@@ -275,7 +274,7 @@ def test_the_same_name_in_another_place_is_another_study(tmp_path):
 
 def test_a_file_name_that_is_no_unicode_is_found_again(tmp_path):
     write(tmp_path, record("caf\udce9", 0.9, source="in/caf\udce9"))
-    assert set(finished_studies(tmp_path)) == {study_key("caf\udce9", "in/caf\udce9")}
+    assert set(finished_studies(tmp_path)) == {("caf\\udce9", "in/caf\\udce9")}
 
 
 def test_a_study_screened_again_counts_once_with_its_latest_vertebrae(tmp_path):
@@ -482,3 +481,26 @@ def test_a_lock_dies_with_its_process(tmp_path):
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
     with locked(tmp_path):
         pass
+
+
+def test_a_study_that_is_withdrawn_has_no_row_and_no_picture_until_it_is_added_again(tmp_path):
+    write(tmp_path, record("a", 0.9), record("b", 0.9))
+    with ResultWriter(tmp_path, 0.74) as writer:
+        writer.add(record("a", 0.5), b"png")
+    with ResultWriter(tmp_path, 0.74) as writer:
+        writer.withdraw("a", "in/a")
+    consolidate(tmp_path)
+    for name in ("studies", "vertebrae"):
+        assert set(pq.read_table(tmp_path / f"{name}.parquet")["study_id"].to_pylist()) == {"b"}
+    assert finished(tmp_path) == {"b"}
+    assert list((tmp_path / "thumbnails").iterdir()) == []
+    write(tmp_path, record("a", 0.8))
+    assert finished(tmp_path) == {"a", "b"}
+
+
+def test_a_study_that_is_no_longer_flagged_loses_its_picture(tmp_path):
+    with ResultWriter(tmp_path, 0.74) as writer:
+        writer.add(record("a", 0.5), b"png")
+        assert (tmp_path / thumbnail_path("a")).exists()
+        writer.add(record("a", 0.9))
+        assert not (tmp_path / thumbnail_path("a")).exists()

@@ -11,7 +11,8 @@ import pyarrow as pa
 from vfscreen.discover import FoundStudy, survey
 from vfscreen.discover.index import INDEX_NAME
 from vfscreen.discover.series import Series, verdicts
-from vfscreen.errors import StudyError
+from vfscreen.errors import NoSuitableSeries, StudyError
+from vfscreen.journal import check_without_names
 from vfscreen.readers import read_geometry
 from vfscreen.results import column, write_csv, write_parquet
 from vfscreen.settings import ReadSettings
@@ -50,13 +51,16 @@ def check(
     """The rows of `SERIES`, in the order of the studies; the best series of a study first.
 
     Into `out`, where given, goes series.parquet and series.csv, and the index that `run` finds there.
-    Raises InputError as `discover.survey`, and OSError where `out` cannot be written.
+    Raises InputError as `discover.survey` and where `out` holds pseudonyms, and OSError where `out` cannot be
+    written.
     """
+    if out:  # refuse before the walk through an archive, which may take long
+        check_without_names(out)
+        out.mkdir(parents=True, exist_ok=True)
     index = out / INDEX_NAME if out else None
     studies = survey(source, settings, index=index, series=series)
     rows = [row for found in studies for row in _rows(found, settings, series)]
     if out:
-        out.mkdir(parents=True, exist_ok=True)
         write_parquet(rows, SERIES, out / "series.parquet")
         write_csv(rows, SERIES, out / "series.csv")
     return rows
@@ -67,6 +71,8 @@ def _rows(found: FoundStudy, settings: ReadSettings, series: Collection[str]) ->
     if not found.series:
         yield {**_EMPTY, **of_study, **(_failed(study.error) if study.error else _volume(study, settings))}
         return
+    if study.error and found.chosen is None and not isinstance(study.error, NoSuitableSeries):
+        yield {**_EMPTY, **of_study, **_failed(study.error)}
     for one, verdict in zip(found.series, verdicts(found.series, found.chosen, series), strict=True):
         row = {**_EMPTY, **of_study, **_described(one), "verdict": verdict.name, "reason": verdict.reason}
         yield {**row, **(_failed(study.error) if study.error and one is found.chosen else {})}

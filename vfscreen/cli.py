@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 import signal
 import sys
 from collections import Counter
@@ -419,16 +420,27 @@ def _series_uids(values: list[str] | None) -> list[str]:
     """UIDs as they are given, or as the column `series_uid` of a CSV lists them."""
     uids: list[str] = []
     for value in values or []:
-        uids += _listed_uids(Path(value)) if Path(value).is_file() else [value]
+        if Path(value).is_file():
+            uids += _listed_uids(Path(value))
+        elif re.fullmatch(r"[\d.]+", value):
+            uids.append(value)
+        else:
+            raise InputError(f"--series {value} is neither a UID nor a file")
     return uids
 
 
 def _listed_uids(path: Path) -> list[str]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if "series_uid" not in (rows.fieldnames or ()):
-            raise InputError(f"{path} has no column series_uid")
-        return [row["series_uid"].strip() for row in rows if row["series_uid"]]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if "series_uid" not in (rows.fieldnames or ()):
+                raise InputError(f"{path} has no column series_uid")
+            uids = [row["series_uid"].strip() for row in rows if row["series_uid"]]
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a CSV in UTF-8: {error}") from error
+    if not any(uids):
+        raise InputError(f"the column series_uid of {path} is empty")
+    return [uid for uid in uids if uid]
 
 
 def _text(value: Any) -> str:

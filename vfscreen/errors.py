@@ -5,7 +5,7 @@ VfscreenError
 ├── WeightsError           the weights are missing, altered or of another network
 └── StudyError             one study cannot be screened; it becomes a row with this code
     ├── UnreadableFile         a file cannot be opened or decoded
-    ├── FilesVanished          a file that was listed is gone
+    ├── FilesVanished          a file that was listed is gone, or its share does not answer
     ├── MissingGeometry        a header lacks spacing, position or orientation
     ├── InconsistentGeometry   slices are missing, doubled, or do not form one volume
     ├── ImplausibleValues      the values are no Hounsfield units of a body
@@ -56,7 +56,7 @@ class UnreadableFile(StudyError):
 
 
 class FilesVanished(StudyError):
-    """A file that was there when the archive was listed is gone."""
+    """A file that was there when the archive was listed is gone, or its disk or share gives no answer."""
 
     code = "files_vanished"
     advice = (

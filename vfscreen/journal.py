@@ -61,6 +61,19 @@ def earlier_calls(out: Path, method: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(earlier.get("calls", []))
 
 
+def check_without_names(out: Path) -> None:
+    """Raise InputError where `out` holds pseudonyms, beside which no name may stand."""
+    try:
+        earlier = read_run_json(out)
+    except InputError:
+        return  # nobody knows
+    if earlier and earlier.get("pseudonyms"):
+        raise InputError(
+            f"{out} holds pseudonyms; names of patients or files beside them would tell whose they are. "
+            "Choose another folder"
+        )
+
+
 @dataclass(frozen=True)
 class Journal:
     """The calls that made one result folder: the earlier ones and this `call`, as far as it is known."""

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from vfscreen.discover.index import INDEX_NAME
 from vfscreen.errors import InputError, VfscreenError
 from vfscreen.journal import Journal
 from vfscreen.progress import OnProgress, Tally, silent
-from vfscreen.pseudonyms import Pseudonyms
+from vfscreen.pseudonyms import Plain, Pseudonyms
 from vfscreen.results import (
     SET_ASIDE,
     STAGES,
@@ -38,7 +37,6 @@ from vfscreen.results import (
     is_flagged,
     locked,
     set_aside,
-    study_key,
 )
 from vfscreen.settings import Settings, Thumbnails
 from vfscreen.streaming import RunOptions, Screening
@@ -49,6 +47,8 @@ if TYPE_CHECKING:
     from vfscreen.networks.weights import Models
 
 logger = logging.getLogger(__name__)
+
+Names = Pseudonyms | Plain
 
 
 @dataclass(frozen=True)
@@ -109,36 +109,45 @@ def run(
     memory_mib = memory_mib or default_memory_mib(workers)
     options = RunOptions(workers, batch_size, limit, thumbnails, time_limit_s, memory_mib)
     models = models or _load_models(device)
-    method = _method(source, settings, models, series, pseudonyms)
+    names = pseudonyms or Plain()
+    named = [names.series(uid) for uid in series]
+    method = journal.method(source, settings, models, named, names.key_digest)
+    if fresh and retry_failed:
+        raise InputError("--fresh screens everything again and --retry-failed only some: choose one of them")
     with locked(out):
         if pseudonyms:
             _check_has_no_names(out, fresh)
+        elif fresh:
+            journal.check_without_names(out)
         if not fresh:  # refuse before the walk through an archive, which may take long
             journal.earlier_calls(out, method)
         index = None if pseudonyms else out / INDEX_NAME  # it holds names of files and patients
-        studies = discover(source, settings.read, index=index, series=series)[:limit]
+        listed = discover(source, settings.read, index=index, series=series)
+        studies = listed[:limit]
         if fresh:
             _set_aside(out)
         results, call = _open_results(out, method, models.device, settings, options)
         finished = finished_studies(out)
+        for key in _superseded(listed, finished, names):
+            results.withdraw(*key)
         if retry_failed:
-            studies = _with_row(studies, finished, pseudonyms)
-        pending = _pending(studies, finished, pseudonyms, retry_failed)
+            studies = _with_row(studies, finished, names)
+        pending = _pending(studies, finished, names, retry_failed)
         tally = Tally(total=len(studies), before=len(studies) - len(pending))
         writer = WriterThread(results)
         try:
             progress(tally)
-            screening = Screening(models, settings, options, name=partial(_name, pseudonyms))
+            screening = Screening(models, settings, options, name=lambda study: names.source(study.source))
             with closing(screening.screen(pending)) as screened:
                 for study in screened:
-                    record = pseudonyms.record(study.record) if pseudonyms else study.record
+                    record = names.record(study.record)
                     writer.put(record, study.picture(settings, thumbnails))
                     tally = _counted(tally, record, settings)
                     progress(tally)
         finally:  # also after Ctrl-C: what is finished becomes tables
             writer.close()
             summary = _make_tables(call, tally.new)
-        _check_rows(studies, out, pseudonyms)
+        _check_rows(studies, out, names)
     return summary
 
 
@@ -170,23 +179,6 @@ def _load_models(device: str) -> Models:
     return load_models(device=device)
 
 
-def _method(
-    source: Path,
-    settings: Settings,
-    models: Models,
-    series: Collection[str],
-    pseudonyms: Pseudonyms | None,
-) -> dict[str, Any]:
-    if pseudonyms is None:
-        return journal.method(source, settings, models, series)
-    named = [pseudonyms.series(uid) for uid in series]
-    return journal.method(source, settings, models, named, pseudonyms.key_digest)
-
-
-def _name(pseudonyms: Pseudonyms | None, study: StudyFiles) -> str:
-    return pseudonyms.source(study.source) if pseudonyms else study.source
-
-
 def _check_has_no_names(out: Path, fresh: bool) -> None:
     """Raise InputError where pseudonyms would stand beside what they replace."""
     named = [
@@ -208,11 +200,34 @@ def _set_aside(out: Path) -> None:
         logger.info("Earlier results are in %s.", aside)
 
 
+def _superseded(
+    listed: Sequence[StudyFiles], finished: Mapping[StudyKey, Finished], names: Names
+) -> list[StudyKey]:
+    """Rows of studies that the archive holds no more, or under another id.
+
+    A measured study that was only moved away or deleted keeps its row: nothing measured is lost.
+    """
+    keys = {_key(study, names) for study in listed}
+    sources = {source for _, source in keys}
+    stamps = {names.stamp(study.stamp) for study in listed}
+    gone = {key: row for key, row in finished.items() if key not in keys}
+    known = {study_id for study_id, _ in keys}
+    superseded = [
+        key
+        for key, row in gone.items()
+        if key[0] not in known and (key[1] in sources or row.stamp in stamps or not row.is_measured)
+    ]
+    kept = sum(key[0] not in known for key in gone) - len(superseded)
+    if kept:
+        logger.warning("%d studies of earlier calls are in the archive no more; their rows stay.", kept)
+    return superseded
+
+
 def _with_row(
-    studies: Sequence[StudyFiles], finished: Mapping[StudyKey, Finished], pseudonyms: Pseudonyms | None
+    studies: Sequence[StudyFiles], finished: Mapping[StudyKey, Finished], names: Names
 ) -> list[StudyFiles]:
     """The studies that are finished, well or not."""
-    done = [study for study in studies if _key(study, pseudonyms) in finished]
+    done = [study for study in studies if _key(study, names) in finished]
     if len(done) < len(studies):
         left = len(studies) - len(done)
         logger.warning("%d studies are not screened yet; the command without --retry-failed does.", left)
@@ -222,18 +237,18 @@ def _with_row(
 def _pending(
     studies: Sequence[StudyFiles],
     finished: Mapping[StudyKey, Finished],
-    pseudonyms: Pseudonyms | None,
+    names: Names,
     retry_failed: bool,
 ) -> list[StudyFiles]:
     """The studies to screen in this call."""
     pending, changed = [], 0
     for study in studies:
-        row = finished.get(_key(study, pseudonyms))
+        row = finished.get(_key(study, names))
         if row is None:
             pending.append(study)
         elif retry_failed:
             pending += [study] if row.status == "failed" else []
-        elif row.stamp != (pseudonyms.stamp(study.stamp) if pseudonyms else study.stamp):
+        elif row.stamp != names.stamp(study.stamp):
             changed += 1
             pending.append(study)
         elif row.may_be_the_machine:
@@ -243,10 +258,8 @@ def _pending(
     return pending
 
 
-def _key(study: StudyFiles, pseudonyms: Pseudonyms | None) -> StudyKey:
-    if pseudonyms is None:
-        return study_key(study.study_id, study.source)
-    return pseudonyms.study(study.study_id), pseudonyms.source(study.source)
+def _key(study: StudyFiles, names: Names) -> StudyKey:
+    return names.study(study.study_id), names.source(study.source)
 
 
 def _open_results(
@@ -279,11 +292,11 @@ def _make_tables(call: Journal, new: int) -> RunSummary:
     return RunSummary(call.out, new=new, seconds=call.seconds(), **counts)
 
 
-def _check_rows(studies: Sequence[StudyFiles], out: Path, pseudonyms: Pseudonyms | None) -> None:
+def _check_rows(studies: Sequence[StudyFiles], out: Path, names: Names) -> None:
     """No study may be lost in silence, whatever the fault."""
     table = pq.read_table(out / "studies.parquet", columns=["study_id", "source"])
     listed = set(zip(*(column.to_pylist() for column in table.columns), strict=True))
-    missing = [study.source for study in studies if _key(study, pseudonyms) not in listed]
+    missing = [study.source for study in studies if _key(study, names) not in listed]
     if missing:
         raise VfscreenError(
             f"{len(missing)} of {len(studies)} studies have no row in {out / 'studies.parquet'}, "

@@ -29,6 +29,7 @@ from vfscreen.settings import ReadSettings, Settings
 from vfscreen.straighten import Straightened, straightened
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Volume
+from vfscreen.whole_files import PASSING
 
 logger = logging.getLogger(__name__)
 
@@ -109,11 +110,17 @@ def as_study_error(error: Exception) -> StudyError:
     return UnexpectedError(f"{type(error).__name__}{place}")
 
 
-def _vanished(study: StudyFiles) -> FilesVanished | None:
+def _vanished(study: StudyFiles, error: BaseException) -> FilesVanished | None:
+    """Where it is not the study's fault: a file is gone, or its disk or share gives no answer."""
     gone = [path.name for path in study.files if not os.path.exists(path)]
-    if not gone:
-        return None
-    return FilesVanished(f"{len(gone)} of {len(study.files)} files are gone, the first is {gone[0]}")
+    if gone:
+        return FilesVanished(f"{len(gone)} of {len(study.files)} files are gone, the first is {gone[0]}")
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in PASSING:
+            return FilesVanished(f"the disk or share with the study gives no answer ({cause.strerror})")
+        cause = cause.__cause__
+    return None
 
 
 class Reader:
@@ -212,7 +219,7 @@ class _Work:
         try:
             value = self._do(command)
         except Exception as error:  # the border between this study and the next
-            value = _vanished(command.study) or as_study_error(error)
+            value = _vanished(command.study, error) or as_study_error(error)
         return Reply(value, time.perf_counter() - start, self._heard.taken())
 
     def _do(self, command: Command) -> Prepared | Straightened | None:

@@ -48,6 +48,7 @@ StudyKey = tuple[str, str]
 
 STAGES = ("read", "localize", "straighten", "detect")
 SET_ASIDE = "set_aside"
+WITHDRAWN = "withdrawn"  # status of a study in a part that takes its earlier rows back
 TABLES = ("studies.parquet", "vertebrae.parquet", "patients.parquet", "flagged.csv")
 RETRIED = {kind.code for kind in (FilesVanished, ReaderDied, ReaderTimeout, UnexpectedError)}
 """Errors that may be the machine's and not the study's: the next call tries again."""
@@ -334,14 +335,25 @@ class ResultWriter:
 
     def add(self, record: StudyRecord, thumbnail_png: bytes | None = None) -> None:
         """Take one finished study; its picture is written at once, before the row that names it."""
-        thumbnail = None
-        if thumbnail_png is not None:
-            thumbnail = thumbnail_path(record.study_id)
+        thumbnail = thumbnail_path(record.study_id) if thumbnail_png is not None else None
+        if thumbnail and thumbnail_png:
             write_whole(self._out / thumbnail, thumbnail_png)
         study, vertebrae = study_row(record, self._threshold, thumbnail), vertebra_rows(record)
+        if not thumbnail:
+            self._remove_picture(record.study_id)
         self._studies.append(study)
         self._vertebrae.extend(vertebrae)
         self.flush_if_due()
+
+    def withdraw(self, study_id: str, source: str) -> None:
+        """Take back the row of a study that is in the archive no more; it can be added again."""
+        self._remove_picture(study_id)
+        known = {"study_id": study_id, "source": source, "status": WITHDRAWN, "quality": []}
+        self._studies.append({**dict.fromkeys(STUDIES.names), **known})
+        self.flush_if_due()
+
+    def _remove_picture(self, study_id: str) -> None:
+        (self._out / thumbnail_path(study_id)).unlink(missing_ok=True)
 
     def flush_if_due(self) -> None:
         """Write a part if enough studies wait, or any has waited long enough."""
@@ -363,11 +375,6 @@ class ResultWriter:
         self._last_flush = time.monotonic()
 
 
-def study_key(study_id: str, source: str) -> StudyKey:
-    """The key of a study as `discover` found it."""
-    return _valid(study_id), _valid(source)
-
-
 @dataclass(frozen=True)
 class Finished:
     """What the tables hold of a study: its files' digest, status and error."""
@@ -375,6 +382,11 @@ class Finished:
     stamp: str
     status: str
     error: str | None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are vertebrae of it, or it was seen that there are none."""
+        return self.error is None
 
     @property
     def may_be_the_machine(self) -> bool:
@@ -391,6 +403,7 @@ def finished_studies(out: Path) -> dict[StudyKey, Finished]:
     return {
         (row["study_id"], row["source"]): Finished(row["files_digest"], row["status"], row["error"])
         for row in latest.values()
+        if row["status"] != WITHDRAWN
     }
 
 
@@ -448,7 +461,7 @@ def set_aside(out: Path) -> Path | None:
         return None
     aside = out / SET_ASIDE / datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
     aside.mkdir(parents=True)
-    for name in ("parts", *TABLES, "thumbnails", "run.json"):
+    for name in ("parts", "thumbnails", *TABLES, "run.json"):
         if (out / name).exists():
             (out / name).rename(aside / name)
     return aside
@@ -623,8 +636,8 @@ def _collect(out: Path) -> tuple[pa.Table, pa.Table]:
         again = pa.array([study_id for study_id in ids if study_id in seen], _TEXT)
         seen.update(ids)
         tables.append((_without(studies, again), _without(vertebrae, again)))
-    studies, vertebrae = zip(*tables, strict=True)
-    return pa.concat_tables(studies), pa.concat_tables(vertebrae)
+    studies, vertebrae = map(pa.concat_tables, zip(*tables, strict=True))
+    return studies.filter(pc.not_equal(studies["status"], WITHDRAWN)), vertebrae
 
 
 def _without(table: pa.Table, study_ids: pa.Array) -> pa.Table:
@@ -653,9 +666,13 @@ def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([{k: _valid(v) for k, v in row.items()} for row in rows], schema=schema)
 
 
+def valid(text: str) -> str:
+    """Text as the tables hold it: a file name that is no UTF-8 has surrogates, which Arrow refuses."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _valid(value: Any) -> Any:
-    """A file name that is no UTF-8 reaches Python with surrogates, which Arrow refuses."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    return valid(value) if isinstance(value, str) else value
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -279,8 +279,8 @@ class Screening:
         self._vanished = self._vanished + 1 if isinstance(value, FilesVanished) else 0
         if self._vanished >= _MAX_VANISHED:
             raise VfscreenError(
-                f"The files of the last {_MAX_VANISHED} studies are gone: is the disk or share with the "
-                "archive still there? The same command goes on from here"
+                f"The files of the last {_MAX_VANISHED} studies are gone or give no answer: is the disk or "
+                "share with the archive still there? The same command goes on from here"
             )
 
     # Readers that die or hang

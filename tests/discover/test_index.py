@@ -74,13 +74,37 @@ def test_an_index_that_is_none_costs_time_and_nothing_else(tmp_path, content):
     assert only(tmp_path / "in", index=tmp_path / "index").error is None
 
 
-def test_a_damaged_row_is_read_again(tmp_path):
+def test_a_damaged_row_is_read_again(tmp_path, read_paths):
     write(tmp_path / "in")
     first = only(tmp_path / "in", index=tmp_path / "index")
     with index.closing(index.sqlite3.connect(tmp_path / "index")) as database:
         database.execute("UPDATE folders SET content = ?", (b"junk",))
         database.commit()
     assert only(tmp_path / "in", index=tmp_path / "index") == first
+    read_paths.clear()
+    assert only(tmp_path / "in", index=tmp_path / "index") == first
+    assert read_paths == []
+
+
+@pytest.mark.parametrize("place", [0, 4096])
+def test_a_damaged_index_is_made_anew(tmp_path, read_paths, place):
+    write(tmp_path / "in")
+    first = only(tmp_path / "in", index=tmp_path / "index")
+    content = (tmp_path / "index").read_bytes()
+    (tmp_path / "index").write_bytes(content[:place] + b"junk" * 1000 + content[place + 4000 :])
+    assert only(tmp_path / "in", index=tmp_path / "index") == first
+    read_paths.clear()
+    assert only(tmp_path / "in", index=tmp_path / "index") == first
+    assert read_paths == []
+
+
+def test_one_archive_by_two_spellings_is_known(tmp_path, read_paths, monkeypatch):
+    write(tmp_path / "in")
+    discover(tmp_path / "in", index=tmp_path / "index")
+    monkeypatch.chdir(tmp_path)
+    read_paths.clear()
+    discover(Path("in"), index=Path("index"))
+    assert read_paths == []
 
 
 def test_a_process_that_is_killed_while_it_lists_is_replaced(tmp_path, monkeypatch):

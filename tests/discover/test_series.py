@@ -181,3 +181,28 @@ def test_what_is_no_axial_original_ct_is_unsuitable(tmp_path, tags):
     error = found_in(tmp_path).study.error
     assert isinstance(error, NoSuitableSeries)
     assert "DOE" not in str(error)
+
+
+@pytest.mark.parametrize("kernel", ["B50s", "I50f", "J70h", "D60f", "Hr68", "SHARP", "Bl57d"])
+def test_a_sharp_kernel_is_known_by_its_name(tmp_path, kernel):
+    write(tmp_path, "a", ConvolutionKernel=kernel)
+    assert found_in(tmp_path).chosen.kind.sharp
+
+
+@pytest.mark.parametrize("kernel", ["B30f", "Br40d", "STANDARD", "SOFT", "FC08", "C", "I31f"])
+def test_a_soft_kernel_is_known_by_its_name(tmp_path, kernel):
+    write(tmp_path, "a", ConvolutionKernel=kernel)
+    assert not found_in(tmp_path).chosen.kind.sharp
+
+
+def test_a_derived_series_asked_for_has_its_geometry(tmp_path):
+    write(tmp_path, "a", ImageType=["DERIVED", "SECONDARY"])
+    assert isinstance(found_in(tmp_path).study.error, NoSuitableSeries)
+    chosen = found_in(tmp_path, series=["1.2.1"]).chosen
+    assert (chosen.error, chosen.step_mm, chosen.extent_mm) == (None, 3.0, 120.0)
+
+
+def test_a_derived_series_asked_for_that_is_no_volume_is_refused_at_once(tmp_path):
+    for path in write(tmp_path, "a", ImageType=["DERIVED", "SECONDARY"])[10:20]:
+        path.unlink()
+    assert isinstance(found_in(tmp_path, series=["1.2.1"]).chosen.error, InconsistentGeometry)

@@ -9,7 +9,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.fileset import FileSet
 from pydicom.uid import UID
 
@@ -304,3 +304,28 @@ def compressed_slices(folder: Path) -> None:
 def other_formats(folder: Path) -> None:
     for name in ("a.nrrd", "b.mha", "C.HDR", "C.IMG", "d.nii.bz2", "e.mgz"):
         (folder / name).write_bytes(b"whatever is in it")
+
+
+@fault("a slice whose preamble lost its letters", Failed("unreadable_file", "named like the slices"))
+def without_letters(folder: Path) -> None:
+    save(slices(sound()), folder)
+    last = sorted(folder.iterdir())[-1]
+    last.write_bytes(last.read_bytes().replace(b"DICM", b"DIXM", 1))
+
+
+@fault("every second slice without StudyInstanceUID", Measured())
+def half_without_study(folder: Path) -> None:
+    save(_every_second_without("StudyInstanceUID"), folder)
+
+
+@fault("every second slice without SeriesInstanceUID and PatientID", Measured())
+def half_without_series(folder: Path) -> None:
+    save(_every_second_without("SeriesInstanceUID", "PatientID"), folder)
+
+
+def _every_second_without(*names: str) -> list[Dataset]:
+    found = slices(sound())
+    for dataset in found[::2]:
+        for name in names:
+            delattr(dataset, name)
+    return found

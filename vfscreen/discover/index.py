@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -37,7 +37,7 @@ from vfscreen.readers.dicom_headers import PREAMBLE_BYTES, Image, Kind, looks_li
 log = logging.getLogger(__name__)
 
 INDEX_NAME = "index.sqlite"
-FORMAT = 2  # of the rows and of what is said in them: another one is read anew
+FORMAT = 3  # of the rows and of what is said in them: another one is read anew
 PARALLEL_FROM_FILES = 4_000  # below it, starting processes takes longer than reading
 CHUNK_FILES = 256
 MOST_PROCESSES = 8
@@ -64,6 +64,10 @@ class Found(NamedTuple):
     unreadable: str = ""
     blank: str = ""
     is_passing: bool = False  # the disk's fault, not the file's: the next look reads it again
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,18 @@ class IndexedFolder:
         if has_images:
             names = [name for name in self.folder.dangling if not OTHER_SUFFIX.fullmatch(Path(name).suffix)]
             faults += [f"{name} is a link to nothing" for name in names]
+            faults += self._named_like_slices()
         return faults
+
+    def _named_like_slices(self) -> list[str]:
+        """Sentences on files that bear the name of a slice but do not begin as one."""
+        patterns = {_pattern(file.path.name) for file in self.files if file.found.images}
+        others = [file.path.name for file in self.files if file.found == Found()]
+        return [
+            f"{name} is named like the slices but is not DICOM"
+            for name in others
+            if _pattern(name) in patterns
+        ]
 
 
 def index(folders: Sequence[Folder], path: Path | None = None) -> list[IndexedFolder]:
@@ -217,21 +232,23 @@ class _Store:
         self._database: sqlite3.Connection | None = None
         self._kinds: dict[Kind, Kind] = {}
         self._committed = time.monotonic()
+        self._path = path
         if path is None:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._open(path)
         except (OSError, sqlite3.Error) as error:
-            self._give_up(error)
+            self._mend_or_give_up(error)
 
     def _open(self, path: Path) -> None:
-        self._database = sqlite3.connect(path, timeout=1)
-        if self._database.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
-            self._database.executescript(
+        database = sqlite3.connect(path, timeout=1)
+        if database.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+            database.executescript(
                 "DROP TABLE IF EXISTS folders; CREATE TABLE folders (path BLOB PRIMARY KEY, content BLOB); "
                 f"PRAGMA user_version = {FORMAT};"
             )
+        self._database = database
 
     def files(self, folder: Folder) -> dict[str, Found]:
         """What is known of the files of a folder that have not changed."""
@@ -239,25 +256,28 @@ class _Store:
             return {}
         try:
             row = self._database.execute(
-                "SELECT content FROM folders WHERE path = ?", (os.fsencode(folder.path),)
+                "SELECT content FROM folders WHERE path = ?", _key(folder)
             ).fetchone()
-            return self._decoded(row[0], folder) if row else {}
-        except (sqlite3.Error, zlib.error, ValueError, LookupError, TypeError) as error:
-            self._give_up(error)
+        except sqlite3.Error as error:
+            self._mend_or_give_up(error)
             return {}
+        try:
+            return self._decoded(row[0], folder) if row else {}
+        except (zlib.error, ValueError, LookupError, TypeError):
+            return {}  # a damaged row: the folder is read, and its row written anew
 
     def keep(self, folder: Folder, found: dict[str, Found]) -> None:
         """Remember what the files of a folder are."""
         if self._database is None:
             return
         try:
-            row = (os.fsencode(folder.path), _encoded(folder, found))
+            row = (*_key(folder), _encoded(folder, found))
             self._database.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", row)
             if time.monotonic() - self._committed > COMMIT_EVERY_S:
                 self._database.commit()
                 self._committed = time.monotonic()
         except sqlite3.Error as error:
-            self._give_up(error)
+            self._mend_or_give_up(error)
 
     def shared(self, found: Found) -> Found:
         """The same with one object for all kinds that are equal: of millions of images they are few."""
@@ -274,11 +294,24 @@ class _Store:
             log.warning("The index of headers cannot be written (%s).", cause(error))
         self._database.close()
 
-    def _give_up(self, error: Exception) -> None:
-        log.warning("The index of headers cannot be used (%s); all files are read.", cause(error))
+    def _mend_or_give_up(self, error: Exception) -> None:
+        """A damaged file is made anew; one that a disk refuses, or another program holds, is left alone."""
         if self._database is not None:
             self._database.close()
         self._database = None
+        path, self._path = self._path, None  # mended once
+        if (
+            path
+            and isinstance(error, sqlite3.DatabaseError)
+            and not isinstance(error, sqlite3.OperationalError)
+        ):
+            with suppress(OSError, sqlite3.Error):
+                path.unlink()
+                self._open(path)
+        if self._database is None:
+            log.warning("The index of headers cannot be used (%s); all files are read.", cause(error))
+        else:
+            log.warning("The index of headers was damaged and is made anew.")
 
     def _decoded(self, content: bytes, folder: Folder) -> dict[str, Found]:
         kept = json.loads(zlib.decompress(content))
@@ -289,6 +322,10 @@ class _Store:
             for name, (stamp, images, unreadable, blank) in kept["files"].items()
             if stamps.get(name) == stamp
         }
+
+
+def _key(folder: Folder) -> tuple[bytes]:
+    return (os.fsencode(os.path.abspath(folder.path)),)
 
 
 def _encoded(folder: Folder, found: dict[str, Found]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from vfscreen.discover.index import IndexedFolder, index, volume_reader
+from vfscreen.discover.index import index, volume_reader
 from vfscreen.discover.names import relative, safe_id
+from vfscreen.discover.series import Series
 from vfscreen.discover.studies import FoundStudy, Look, grouped, with_unique_ids
-from vfscreen.discover.walk import Folder, alone, beside, walk
-from vfscreen.errors import InputError, NoSuitableSeries, StudyError, UnreadableFile
+from vfscreen.discover.walk import Folder, alone, listed, walk
+from vfscreen.errors import InputError, UnreadableFile
 from vfscreen.study import StudyFiles
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
@@ -32,13 +34,11 @@ def manifest_studies(manifest: Path, look: Look) -> list[FoundStudy]:
     """A study for each row. Raises InputError where the manifest itself is wrong."""
     root = manifest.parent
     rows = _rows(manifest)
-    places = [_folders_at(root / row.path) for row in rows]
-    indexed = iter(index([folder for place in places for folder in place], look.index))
+    places = _Places(root, look, [root / row.path for row in rows])
     named: list[FoundStudy] = []
     unnamed: list[FoundStudy] = []
-    for row, place in zip(rows, places, strict=True):
-        found = _row_study(root, row, list(islice(indexed, len(place))), look)
-        (named if row.study_id else unnamed).append(found)
+    for row in rows:
+        (named if row.study_id else unnamed).append(_row_study(row, places))
     return named + with_unique_ids(unnamed, {one.study.study_id for one in named})
 
 
@@ -92,18 +92,80 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _folders_at(path: Path) -> list[Folder]:
-    """The files that a row means: a folder's, a NIfTI file, or those beside a DICOM file."""
-    if path.is_dir():
-        return walk(path)
-    if not path.is_file():
-        return []
-    return [alone(path) if volume_reader(path) else beside(path)]
+class _Place(NamedTuple):
+    """What is looked at for a row: a folder and all below it, a NIfTI file, or the files beside a slice."""
+
+    path: Path
+    is_beside: bool
+
+    @classmethod
+    def of(cls, path: Path) -> _Place:
+        is_slice = path.is_file() and volume_reader(path) is None
+        return cls(path.parent, True) if is_slice else cls(path, False)
+
+    def folders(self) -> list[Folder]:
+        if self.is_beside:
+            return [listed(self.path)]
+        if self.path.is_file():
+            return [alone(self.path)]
+        return walk(self.path) if self.path.is_dir() else []
 
 
-def _row_study(root: Path, row: _Row, folders: list[IndexedFolder], look: Look) -> FoundStudy:
-    found = grouped(root, folders, look)
-    one = found[0] if len(found) == 1 else FoundStudy(_faulty_row(root, row, len(found)))
+class _Places:
+    """The studies at the paths of a manifest. What several rows mean is listed and read once."""
+
+    def __init__(self, root: Path, look: Look, paths: Sequence[Path]) -> None:
+        self._root, self._look = root, look
+        folders = {place: place.folders() for place in sorted(set(map(_Place.of, paths)))}
+        indexed = iter(index([folder for below in folders.values() for folder in below], look.index))
+        self._indexed = {place: list(islice(indexed, len(below))) for place, below in folders.items()}
+        self._studies: dict[_Place, list[FoundStudy]] = {}
+        self._by_file: dict[Path, tuple[FoundStudy, Series]] = {}
+
+    def source(self, row: _Row) -> str:
+        """A row's path as the tables show it."""
+        return relative(self._root, self._root / row.path)
+
+    def exists(self, row: _Row) -> bool:
+        """Whether there is anything."""
+        return (self._root / row.path).exists()
+
+    def studies(self, row: _Row) -> list[FoundStudy]:
+        """What a row's folder holds, or the study of its slice; packed files beside it do not count."""
+        path = self._root / row.path
+        place = _Place.of(path)
+        found = self._found(place)
+        if place.is_beside:
+            return self._of_file(path, found)
+        return [one for one in found if one.study.files] or list(found[:1])
+
+    def _found(self, place: _Place) -> list[FoundStudy]:
+        if place not in self._studies:
+            found = self._studies[place] = grouped(self._root, self._indexed[place], self._look)
+            self._by_file |= _by_file(found) if place.is_beside else {}
+        return self._studies[place]
+
+    def _of_file(self, path: Path, found: Sequence[FoundStudy]) -> list[FoundStudy]:
+        """The study with a DICOM file, and of its series the one with the file where that can be screened."""
+        if path not in self._by_file:
+            return [one for one in found if one.study.source == relative(self._root, path)] or [
+                one for one in found if isinstance(one.study.error, UnreadableFile)
+            ]
+        study, series = self._by_file[path]
+        uid = series.kind.series_uid
+        if series is not study.chosen and uid and not series.kind.unsuitable:
+            look = replace(self._look, wanted=frozenset({uid}))
+            study, _ = _by_file(grouped(self._root, self._indexed[_Place.of(path)], look))[path]
+        return [study]
+
+
+def _by_file(found: Sequence[FoundStudy]) -> dict[Path, tuple[FoundStudy, Series]]:
+    return {image.path: (one, series) for one in found for series in one.series for image in series.images}
+
+
+def _row_study(row: _Row, places: _Places) -> FoundStudy:
+    found = places.studies(row)
+    one = found[0] if len(found) == 1 else FoundStudy(_faulty_row(row, places, len(found)))
     study = replace(
         one.study,
         study_id=row.study_id or one.study.study_id,
@@ -112,14 +174,12 @@ def _row_study(root: Path, row: _Row, folders: list[IndexedFolder], look: Look) 
     return replace(one, study=study)
 
 
-def _faulty_row(root: Path, row: _Row, found: int) -> StudyFiles:
-    path = root / row.path
-    error: StudyError
-    if not path.exists():
-        error = UnreadableFile(f"the manifest lists {row.path}, which does not exist")
+def _faulty_row(row: _Row, places: _Places, found: int) -> StudyFiles:
+    if not places.exists(row):
+        reason = f"the manifest lists {row.path}, which does not exist"
     elif not found:
-        error = UnreadableFile(f"{row.path} holds nothing that looks like a CT")
+        reason = f"{row.path} holds nothing that looks like a CT"
     else:
-        error = NoSuitableSeries(f"{row.path} holds {found} studies; give each a row of its own")
-    source = relative(root, path)
-    return StudyFiles(safe_id(source), source, (), error=error)
+        reason = f"{row.path} holds {found} studies; give each a row of its own"
+    source = places.source(row)
+    return StudyFiles(safe_id(source), source, (), error=UnreadableFile(reason))

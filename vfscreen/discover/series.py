@@ -79,15 +79,15 @@ class Verdict:
 
 
 def series_of(
-    images: Sequence[ArchiveImage], settings: ReadSettings
+    images: Sequence[ArchiveImage], settings: ReadSettings, wanted: Collection[str] = ()
 ) -> tuple[list[Series], list[tuple[ArchiveImage, ...]]]:
     """The series of one study, sorted by the rule; and copies of their places that belong to none.
 
-    Exact copies of an image are left out.
+    Exact copies of an image are left out. Series whose UID is `wanted` count as suitable.
     """
     found: list[Series] = []
     strangers: list[tuple[ArchiveImage, ...]] = []
-    for kind, alike in _stacks(images):
+    for kind, alike in _stacks([_suitable(one) if one.kind.series_uid in wanted else one for one in images]):
         parts, others = _phases(alike, kind)
         strangers += others
         for number, part in enumerate(parts, start=1):
@@ -96,10 +96,15 @@ def series_of(
     return sorted(found, key=lambda series: _rank(series, longest)), strangers
 
 
+def _suitable(one: ArchiveImage) -> ArchiveImage:
+    return one._replace(kind=one.kind._replace(unsuitable="")) if one.kind.rows else one
+
+
 def choose(series: Sequence[Series], wanted: Collection[str] = ()) -> Series | None:
     """Of series as `series_of` sorts them the one to screen; the first of those whose UID is `wanted`."""
-    named = [one for one in series if one.kind.series_uid in wanted and one.kind.rows]
-    return next(iter(named or [one for one in series if not one.kind.unsuitable]), None)
+    suitable = [one for one in series if not one.kind.unsuitable]
+    named = [one for one in suitable if one.kind.series_uid in wanted]
+    return next(iter(named or suitable), None)
 
 
 def verdicts(series: Sequence[Series], chosen: Series | None, wanted: Collection[str] = ()) -> list[Verdict]:

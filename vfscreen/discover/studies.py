@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vfscreen.discover.index import VOLUME_SUFFIXES, IndexedFile, IndexedFolder, index, volume_reader
 from vfscreen.discover.names import order, relative, safe_id
@@ -52,7 +53,7 @@ def grouped(root: Path, folders: Sequence[IndexedFolder], look: Look) -> list[Fo
     """The studies of folders whose headers are known."""
     parts: defaultdict[tuple[str, str | None], list[ArchiveImage]] = defaultdict(list)
     for folder in folders:
-        for image in _images(folder.files):
+        for image in _completed(list(_images(folder.files))):
             # Without a StudyInstanceUID nothing but the folder holds images together.
             parts[image.kind.study_uid or str(folder.folder.path), image.kind.patient_id].append(image)
     found = [study for images in parts.values() for study in _dicom_studies(root, images, look)]
@@ -69,10 +70,23 @@ def _images(files: Iterable[IndexedFile]) -> Iterable[ArchiveImage]:
             yield ArchiveImage(file.path, file.stamp, kind, image)
 
 
+def _completed(images: list[ArchiveImage]) -> list[ArchiveImage]:
+    """The images of a folder, where those without a UID or patient have that of all others.
+
+    An export that lost it for some slices must not make two halves of a series.
+    """
+    for name in ("study_uid", "patient_id", "series_uid"):
+        values = {getattr(one.kind, name) or None for one in images}
+        if None in values and len(values) == 2:
+            value: Any = next(filter(None, values))
+            images = [one._replace(kind=one.kind._replace(**{name: value})) for one in images]
+    return images
+
+
 def _dicom_studies(root: Path, images: Sequence[ArchiveImage], look: Look) -> list[FoundStudy]:
     """The study that these images are, and with an error what pretends to be a series of it."""
     kind = images[0].kind
-    series, strangers = series_of(images, look.settings)
+    series, strangers = series_of(images, look.settings, look.wanted)
     chosen = choose(series, look.wanted)
     used = chosen.images if chosen else tuple(images)
     files = tuple(one.path for one in used)
@@ -99,11 +113,10 @@ def _stamp(files: Iterable[tuple[Path, tuple[int, int]]]) -> str:
 
 
 def stamped(found: FoundStudy) -> FoundStudy:
-    """The study with its error in its stamp: when what was wrong is put right, it is screened again."""
+    """The study with its patient and error in its stamp: when one is put right, it is screened again."""
     study = found.study
-    if study.error is None:
-        return found
-    text = f"{study.stamp}|{study.error.code}|{study.error}"
+    error = f"{study.error.code}|{study.error}" if study.error else ""
+    text = f"{study.stamp}|{study.patient_id or ''}|{error}"
     stamp = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return replace(found, study=replace(study, stamp=stamp))
 

@@ -100,9 +100,9 @@ def _listed(path: Path) -> tuple[Folder, list[Path]]:
     return Folder(path, tuple(sorted(files)), tuple(sorted(dangling)), tuple(sorted(faults))), subfolders
 
 
-def beside(path: Path) -> Folder:
-    """The folder of a file, without its subfolders."""
-    return _listed(path.parent)[0]
+def listed(path: Path) -> Folder:
+    """One folder, without its subfolders."""
+    return _listed(path)[0]
 
 
 def alone(path: Path) -> Folder:

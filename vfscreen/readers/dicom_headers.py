@@ -47,7 +47,9 @@ PROJECTIONS = frozenset(
 )
 HOUNSFIELD = frozenset({"", "HU", "HU_MOD", "US"})  # RescaleType; US is unspecified
 AXIAL_COSINE = 0.7
-SHARP_KERNEL = re.compile(r"BONE|LUNG|EDGE|ULTRA|^[BHTUQ][A-Z]?[5-9]\d|^Y|^[DEL]$|^FC[358]\d", re.IGNORECASE)
+SHARP_KERNEL = re.compile(
+    r"BONE|LUNG|EDGE|ULTRA|SHARP|^[BDHIJTUQ][A-Z]?[5-9]\d|^Y|^[DEL]$|^FC[358]\d", re.IGNORECASE
+)
 """Edge-enhancing kernels: GE by word, Siemens by number (B50 up), Philips by letter, Canon by FC number."""
 PERPENDICULAR = 0.01  # off which two directions may be, as the product of their cosines
 _PHASES = (
