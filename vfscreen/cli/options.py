@@ -1,0 +1,80 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Device(str, Enum):
+    """Where the networks run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Thumbnails(str, Enum):
+    """Studies that get a picture."""
+
+    flagged = "flagged"
+    all = "all"
+    none = "none"
+
+
+class Format(str, Enum):
+    """File format of simulated CT."""
+
+    dicom = "dicom"
+    nifti = "nifti"
+    annotated = "annotated"
+
+
+class Network(str, Enum):
+    """What to train."""
+
+    localizer = "localizer"
+    detector = "detector"
+    refiner = "refiner"
+    all = "all"
+
+
+Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False, rich_help_panel="Output")]
+
+
+DeviceOption = Annotated[
+    Device, typer.Option("--device", help="auto takes the GPU if there is one.", rich_help_panel="Machine")
+]
+
+
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that prepare data.", rich_help_panel="Machine")
+]
+
+
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Folder with weights, instead of the shipped ones.", rich_help_panel="Method"),
+]
+
+
+Series = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--series",
+        metavar="UID|FILE",
+        help="Screen this series, whatever the rule says: its UID, or a CSV with a column series_uid.",
+        rich_help_panel="Input",
+    ),
+]
+
+
+Archive = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="Folder, NIfTI file or manifest (.csv, .parquet).")
+]
+
+
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")]

@@ -1,0 +1,91 @@
+"""What `run` and `check` print when they are done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from vfscreen.pipeline import RunSummary
+
+
+LISTED_STUDIES = 20
+"""Runs of up to so many studies end with a table of the studies."""
+
+
+LISTED_SERIES = 60
+"""`check` lists up to so many series on the terminal."""
+
+
+def print_summary(console: Console, summary: RunSummary) -> None:
+    """How the studies ended, each one where they are few, and where the results are."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(summary.out / "studies.parquet").to_pylist()
+    console.print(_outcome_table(rows))
+    lines = [
+        f"{summary.studies} studies, {summary.flagged} flagged; "
+        f"{summary.new} new in {summary.seconds:.0f} s. Results: {summary.out}"
+    ]
+    if len(rows) <= LISTED_STUDIES:
+        console.print(_studies_table(rows))
+        reasons = [f"{row['source']}: {row['reason']}" for row in rows if row["reason"]]
+        lines = [*reasons, *([""] if reasons else []), *lines]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def print_check(console: Console, rows: list[dict[str, Any]], out: Path | None) -> None:
+    """What becomes of the series: how many of each verdict, and each one where they are few."""
+    counts = Counter((row["verdict"], row["error"] or "") for row in rows)
+    table = Table("verdict", "error", "series", box=SIMPLE)
+    for (verdict, error), count in sorted(counts.items()):
+        table.add_row(verdict, error, str(count))
+    console.print(table)
+    studies = {(row["study_id"], row["source"]) for row in rows}
+    lines = [f"{len(studies)} studies." + (f" All series: {out / 'series.csv'}" if out else "")]
+    if len(rows) <= LISTED_SERIES:
+        listed = [f"{row['source']}  {row['series_uid'] or ''}  {_judged(row)}" for row in rows]
+        lines = [*listed, "", *lines]
+    elif out is None:
+        lines.append("With --out FOLDER all series are listed there.")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _outcome_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("status", "error", "studies", box=SIMPLE)
+    outcomes = Counter((row["status"], row["error"] or "") for row in rows)
+    for (status, error), count in sorted(outcomes.items()):
+        table.add_row(status, error, str(count))
+    return table
+
+
+def _studies_table(rows: list[dict[str, Any]]) -> Table:
+    names = ("status", "vertebrae", "min G", "grade", "flagged")
+    others = [Column(name, no_wrap=True) for name in names]
+    table = Table(Column("study", overflow="fold"), *others, box=SIMPLE, pad_edge=False)
+    for row in rows:
+        smallest = row["min_genant_ratio"]
+        table.add_row(
+            escape(row["source"]),
+            row["status"],
+            _text(row["n_vertebrae"]),
+            "" if smallest is None else f"{smallest:.3f}",
+            _text(row["grade"]),
+            {True: "yes", False: "no", None: ""}[row["flagged"]],
+        )
+    return table
+
+
+def _judged(row: dict[str, Any]) -> str:
+    code = f" ({row['error']})" if row["error"] else ""
+    return f"{row['verdict']}{code}: {row['reason']}"
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
