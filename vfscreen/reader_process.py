@@ -12,7 +12,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 import time
 import traceback
 from collections import deque
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from vfscreen.child_process import end_with_parent
 from vfscreen.curve import SpineCurve
 from vfscreen.errors import FilesVanished, OutOfMemory, StudyError, UnexpectedError
 from vfscreen.localize import LocalizerInput, localizer_input
@@ -195,7 +195,7 @@ def _serve(connection: Connection, settings: Settings, memory_mib: int, read: Re
     """What runs in the reader: one reply to each command until the main process has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain there without saying of which study
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _limit_memory(memory_mib)
     work = _Work(settings, read)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -233,14 +233,6 @@ class _Work:
         if isinstance(command, Straighten):
             return straightened(volume, command.curve, self._settings.straighten)
         return None
-
-
-def _end_with_parent() -> None:
-    """A reader that is stuck in a study must not outlive a main process that was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 class _Heard(logging.Handler):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from dicom_writing import ramp_volume, write_series
 
@@ -181,3 +184,35 @@ def test_a_change_of_what_is_wrong_with_a_study_changes_its_stamp(tmp_path):
     broken = only(tmp_path).stamp
     (tmp_path / "x.dcm").unlink()
     assert broken != sound == only(tmp_path).stamp
+
+
+def test_processes_that_list_end_with_a_main_process_that_is_killed(tmp_path):
+    """They would wait for work for ever: they hold the other end of their own pipe."""
+    write(tmp_path)
+    script = tmp_path / "script.py"
+    script.write_text(KILLED_WHILE_IT_LISTS)
+    subprocess.run([sys.executable, script, tmp_path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+    for process in alive:
+        process.kill()
+    assert pids
+    assert alive == []
+
+
+KILLED_WHILE_IT_LISTS = """
+import os, signal, sys
+from pathlib import Path
+import psutil
+from vfscreen.discover import discover, index
+
+def end(*_):
+    pids = [str(child.pid) for child in psutil.Process().children(recursive=True)]
+    Path(sys.argv[1], "pids").write_text(" ".join(pids))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    index.PARALLEL_FROM_FILES = 1
+    index._Store.shared = end
+    discover(Path(sys.argv[1]))
+"""

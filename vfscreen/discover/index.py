@@ -23,6 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vfscreen.child_process import end_with_parent
 from vfscreen.discover.walk import (
     COMPRESSED_SUFFIXES,
     PACKED_SUFFIXES,
@@ -175,7 +176,7 @@ def _read_all(paths: Sequence[Path]) -> Iterator[Found]:
     while broken < MOST_BROKEN_POOLS:
         before = done
         try:
-            with ProcessPoolExecutor(_processes(), mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(_processes(), get_context("spawn"), end_with_parent) as pool:
                 for found in pool.map(_read_chunk, chunks[done:]):
                     yield from found
                     done += 1

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vfscreen.child_process import end_with_parent
 from vfscreen.errors import StudyError, VfscreenError
 from vfscreen.evaluation.matching import is_whole, match
 from vfscreen.measure import SPREAD_TO_SD, genant_ratio, heights_mm, spreads_within
@@ -36,7 +37,7 @@ def calibrate(weights: Path, seed: int, patients: int = PATIENTS, workers: int =
 
     Called again on calibrated weights it finds factors near 1.
     """
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
         found = list(pool.map(partial(_of_patient, weights, seed), range(patients)))
     factors = spread_factors(np.concatenate([np.empty((0, N_SPREADS)), *found]))
     network = Refiner()
