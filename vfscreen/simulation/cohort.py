@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vfscreen.evaluation.matching import is_whole
 from vfscreen.measure import genant_ratio, grade, heights_mm
 from vfscreen.simulation.files import write_dicom, write_nifti
 from vfscreen.simulation.findings import NOTHING
@@ -40,6 +41,7 @@ class SimulatedStudy:
     """One person scanned once. `volume` is the CT; the person lies at `offset_mm` in its LPS."""
 
     person: Person
+    scanner: Scanner
     volume: Volume
     offset_mm: Floats
 
@@ -48,10 +50,14 @@ class SimulatedStudy:
         return np.stack([b.keypoints_mm() for b in self.person.spine.bodies]) + self.offset_mm
 
     def truth(self) -> dict[str, Any]:
-        """Curve and whole vertebrae in LPS mm, as JSON holds them; the cut ones by name."""
-        bodies = list(zip((b.level for b in self.person.spine.bodies), self.keypoints_mm(), strict=True))
-        whole = [(level, k) for level, k in bodies if self.volume.geometry.contains(k).all()]
-        cut = [level for level, k in bodies if 0 < self.volume.geometry.contains(k).sum() < len(k)]
+        """Curve and whole vertebrae in LPS mm, as JSON holds them; the cut ones by name; dose and slices."""
+        geometry, keypoints = self.volume.geometry, self.keypoints_mm()
+        bodies = zip(
+            (b.level for b in self.person.spine.bodies), keypoints, is_whole(geometry, keypoints), strict=True
+        )
+        seen = [(level, k, whole) for level, k, whole in bodies if geometry.contains(k).any()]
+        whole = [(level, k) for level, k, is_so in seen if is_so]
+        cut = [level for level, _, is_so in seen if not is_so]
         ratios = [float(genant_ratio(heights_mm(k))) for _, k in whole]
         curve = self.person.spine.curve().points_mm + self.offset_mm
         curve = curve[self.volume.geometry.contains(curve)]
@@ -60,6 +66,8 @@ class SimulatedStudy:
             "cut_levels": cut,
             "vertebrae": [_vertebra(level, k) for level, k in whole],
             "curve_mm": curve[::5].round(2).tolist(),
+            "dose": "low dose" if self.scanner.noise_at_1_mm_hu > LOW_DOSE_FROM_HU else "standard",
+            "slice_mm": round(self.scanner.slice_spacing_mm, 3),
         }
 
 
@@ -71,10 +79,12 @@ def simulate_study(
     z, y, x = _axes(person, scanner, field_)
     grid = SampleGrid(z, y, x)
     hu = finish(rng, paint_slices(person, z, y, x, scanner.slice_thickness_mm), grid, scanner)
-    return _placed(rng, person, hu, grid)
+    return _placed(rng, person, scanner, hu, grid)
 
 
-def _placed(rng: np.random.Generator, person: Person, hu: Floats, grid: SampleGrid) -> SimulatedStudy:
+def _placed(
+    rng: np.random.Generator, person: Person, scanner: Scanner, hu: Floats, grid: SampleGrid
+) -> SimulatedStudy:
     """The slices somewhere in the scanner's own millimetres."""
     z, y, x = grid.z_mm, grid.y_mm, grid.x_mm
     offset = np.array([*rng.uniform(-30, 30, 2), rng.uniform(-1500, 500)]).round(1)
@@ -83,7 +93,7 @@ def _placed(rng: np.random.Generator, person: Person, hu: Floats, grid: SampleGr
     affine[:3, 3] = offset + np.array([x[0], y[0], z[0]])
     affine[3, 3] = 1
     volume = Volume(np.rint(hu).astype(np.int16), VolumeGeometry(grid.shape, affine))
-    return SimulatedStudy(person, volume, offset)
+    return SimulatedStudy(person, scanner, volume, offset)
 
 
 def simulate_cohort(out: Path, studies: int, seed: int, file_format: Format) -> None:
@@ -122,6 +132,7 @@ class Protocol:
         )
 
 
+LOW_DOSE_FROM_HU = 32.0  # noise of slices of 1 mm: between the two ranges below
 STANDARD_HU, LOW_DOSE_HU = (12.0, 25.0), (40.0, 80.0)
 SLICES_MM = {"1": (1.0, 1.5), "2": (1.8, 2.2), "3": (2.7, 3.3), "5": (4.8, 5.2)}
 PROTOCOLS = {
@@ -143,8 +154,9 @@ def scan_patient(
         [paint(person.structures, SampleGrid(grid.z_mm[p], grid.y_mm, grid.x_mm)) for p in parts]
     )
     for protocol in protocols:
-        slices, z = acquire(rng, fine, grid, protocol.scanner(rng))
-        yield _placed(rng, person, slices, SampleGrid(z, grid.y_mm, grid.x_mm))
+        scanner = protocol.scanner(rng)
+        slices, z = acquire(rng, fine, grid, scanner)
+        yield _placed(rng, person, scanner, slices, SampleGrid(z, grid.y_mm, grid.x_mm))
 
 
 def _column_grid(person: Person) -> SampleGrid:

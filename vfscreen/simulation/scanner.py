@@ -34,6 +34,11 @@ class Scanner:
     cupping_hu: float = 0.0  # beam hardening: a slow drift of HU in the slice
     motion_mm: float = 0.0  # of slices against each other, breath and pulse
 
+    @property
+    def noise_at_1_mm_hu(self) -> float:
+        """The noise that slices of 1 mm would have at this dose."""
+        return float(self.noise_hu * np.sqrt(self.slice_thickness_mm))
+
 
 def draw_scanner(rng: np.random.Generator) -> Scanner:
     """Thickness 0.6 to 5 mm, soft to sharp kernels, 4 to 90 HU of noise."""
