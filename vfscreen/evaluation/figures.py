@@ -63,7 +63,8 @@ def with_intervals(
 ) -> pd.DataFrame:
     """Each figure with its 2.5th and 97.5th percentile over draws of as many patients, with repetition."""
     rng = np.random.default_rng(0)
-    numbers = table.assign(scan=pd.factorize(table.scan)[0]).select_dtypes(["number", "bool"])
+    names = {name: pd.factorize(table[name])[0] for name in ("patient", "scan")}
+    numbers = table.assign(**names).select_dtypes(["number", "bool"])
     rows = list(table.groupby("patient").indices.values())
     draws = []
     for _ in range(repeats):

@@ -1,0 +1,50 @@
+"""The truth of a simulated cohort: the `truth.json` that `vfscreen simulate` writes beside its studies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vfscreen.errors import InputError
+from vfscreen.evaluation.reference.model import Reference, ReferenceStudy, of_keypoints
+from vfscreen.study import KEYPOINTS
+from vfscreen.volume import Floats
+
+LEVELS = (*(f"C{i}" for i in range(1, 8)), *(f"T{i}" for i in range(1, 13)), *(f"L{i}" for i in range(1, 6)))
+
+
+def read_simulated(path: Path) -> Reference:
+    """The truth of each study in a `truth.json`. Raises InputError where it is none."""
+    try:
+        content = json.loads(path.read_bytes())
+        studies = tuple(_study(source, truth) for source, truth in content.items())
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not the truth of a simulated cohort ({type(error).__name__}: {error}); name the "
+            "folder or the truth.json that `vfscreen simulate` wrote"
+        ) from error
+    return Reference("simulated cohort", path, studies)
+
+
+def _study(source: str, truth: Mapping[str, Any]) -> ReferenceStudy:
+    vertebrae = truth["vertebrae"]
+    points = [[each["keypoints_mm"][name] for name in KEYPOINTS] for each in vertebrae]
+    keypoints = np.array(points, float).reshape(-1, 6, 3)
+    levels = [LEVELS.index(each["level"]) for each in vertebrae]
+    cut = [LEVELS.index(level) for level in truth["cut_levels"]]
+    others = _between(np.array(cut), np.array(levels), keypoints.mean(1)) if len(levels) > 1 else np.empty(0)
+    study = of_keypoints(keypoints, others, tuple(LEVELS[level] for level in levels))
+    return replace(study, source=source, dose=truth.get("dose"), slice_mm=truth.get("slice_mm"))
+
+
+def _between(cut: Floats, levels: Floats, centers_mm: Floats) -> Floats:
+    """Centres of cut levels, which the truth names without a place: on the line of their two neighbours."""
+    lower = np.clip(np.searchsorted(levels, cut), 1, len(levels) - 1)
+    start, end = levels[lower - 1], levels[lower]
+    share = ((cut - start) / (end - start))[:, None]
+    return np.asarray((1 - share) * centers_mm[lower - 1] + share * centers_mm[lower])

@@ -1,0 +1,192 @@
+"""A reference as a table: one row a vertebra, in the columns of our own `vertebrae.parquet`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from vfscreen.errors import InputError
+from vfscreen.evaluation.reference.model import JoinedBy, Reference, ReferenceStudy
+from vfscreen.measure import genant_ratio, heights_mm
+from vfscreen.study import HEIGHTS, KEYPOINTS
+from vfscreen.volume import Floats
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+KEYS = ["study_id", "series_uid", "source", "patient_id"]  # the first that it has tells its studies apart
+OF_STUDY = [*KEYS, "dose", "slice_mm"]
+TEXTS = [*KEYS, "level", "vertebra", "dose"]
+POINT_COLUMNS = [f"{name}_{axis}_mm" for name in KEYPOINTS for axis in "xyz"]
+CENTER_COLUMNS = [f"center_{axis}_mm" for axis in "xyz"]
+HEIGHT_COLUMNS = [f"height_{name}_mm" for name in HEIGHTS]
+RATIO = "genant_ratio"
+NUMBERS = [*POINT_COLUMNS, *CENTER_COLUMNS, *HEIGHT_COLUMNS, RATIO, "slice_mm"]
+
+
+def read_table(path: Path) -> Reference:
+    """The studies of a CSV or Parquet file. Raises InputError naming what is missing or no number.
+
+    Of each vertebra it needs the six keypoints; or the centre, the level or the number in the results,
+    and with it the three heights or G. A row with none of heights, keypoints and G is a vertebra that
+    is there but does not count.
+    """
+    table = _read(path)
+    key = next((name for name in KEYS if name in table), None)
+    if key is None:
+        raise InputError(f"{path} has no column that names the study ({', '.join(KEYS)}){_has(table)}")
+    if table[key].isna().any():
+        raise InputError(f"{path}: {int(table[key].isna().sum())} rows have no {key}; fill it in")
+    joined_by = _joined_by(table, path)
+    for group in (POINT_COLUMNS, CENTER_COLUMNS, HEIGHT_COLUMNS):
+        _check_filled(table, group, key, path)
+    heights, ratios, centers = _measures(table, path)
+    _check_values(table[key], heights, ratios, path)
+    lost = np.isnan(centers).any(1) if joined_by == "position" else table[joined_by].isna().to_numpy()
+    if lost.any():
+        raise InputError(
+            f"{path}: a vertebra of study {table[key].to_numpy()[lost][0]} has no {joined_by}; fill it in"
+        )
+    studies = []
+    for name, indices in table.groupby(key, sort=False).indices.items():
+        rows = np.asarray(indices)
+        keys = _keys(table.iloc[rows], str(name), path)
+        study = _study(table.iloc[rows], joined_by, heights[rows], ratios[rows], centers[rows])
+        studies.append(replace(study, **keys))
+    return Reference("table", path, tuple(studies), joined_by)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".csv":
+            table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), skipinitialspace=True)
+        else:
+            table = pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from error
+    for name in table.columns.intersection(NUMBERS):
+        table[name] = _numbers(table[name], path)
+    for name in table.columns.intersection(TEXTS):
+        table[name] = table[name].map(str, na_action="ignore").astype(object)
+    return table
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    try:
+        return pd.to_numeric(column).astype(float)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: column {column.name} holds something that is no number ({error})"
+        ) from error
+
+
+def _joined_by(table: pd.DataFrame, path: Path) -> JoinedBy:
+    """By what its vertebrae can be found in the results."""
+    if _whole_group(table, POINT_COLUMNS, path) or _whole_group(table, CENTER_COLUMNS, path):
+        return "position"
+    if "level" in table and table["level"].notna().all():
+        return "level"
+    if "vertebra" in table:
+        return "vertebra"
+    raise InputError(
+        f"{path} does not say where its vertebrae are: it has neither {CENTER_COLUMNS[0]} (and y, z), nor "
+        f"six keypoints ({POINT_COLUMNS[0]} ...), nor a level in every row, nor vertebra, the number in the "
+        f"results{_has(table)}"
+    )
+
+
+def _whole_group(table: pd.DataFrame, names: Sequence[str], path: Path) -> bool:
+    """Whether a table has these columns, which go together."""
+    missing = [name for name in names if name not in table]
+    if missing and len(missing) < len(names):
+        raise InputError(f"{path} lacks columns: {', '.join(missing)}")
+    return not missing
+
+
+def _check_filled(table: pd.DataFrame, group: Sequence[str], key: str, path: Path) -> None:
+    empty = table[table.columns.intersection(list(group))].isna().to_numpy()
+    torn = empty.any(1) & ~empty.all(1)
+    if torn.any():
+        raise InputError(
+            f"{path}: a vertebra of study {table[key].to_numpy()[torn][0]} has some of {group[0]} ... "
+            f"{group[-1]} and not the others; fill in all or none"
+        )
+
+
+def _measures(table: pd.DataFrame, path: Path) -> tuple[Floats, Floats, Floats]:
+    """Heights (n, 3), G (n,) and centres (n, 3): by the keypoints, else by the heights, else G as it is."""
+    nothing = np.full((len(table), 3), np.nan)
+    if _whole_group(table, POINT_COLUMNS, path):
+        points = table[POINT_COLUMNS].to_numpy().reshape(-1, 6, 3)
+        heights, centers = heights_mm(points), _centers(table, points.mean(1))
+        return heights, _ratios(table, heights), centers
+    centers = _centers(table, nothing)
+    if _whole_group(table, HEIGHT_COLUMNS, path):
+        heights = table[HEIGHT_COLUMNS].to_numpy()
+        return heights, _ratios(table, heights), centers
+    if RATIO in table:
+        return nothing, table[RATIO].to_numpy(), centers
+    raise InputError(
+        f"{path} has no measurement: neither {', '.join(HEIGHT_COLUMNS)} nor {RATIO}{_has(table)}"
+    )
+
+
+def _ratios(table: pd.DataFrame, heights: Floats) -> Floats:
+    """G of the heights; where there are none, the G that the table names."""
+    ratios = genant_ratio(heights)
+    return np.where(np.isnan(ratios), table[RATIO], ratios) if RATIO in table else ratios
+
+
+def _centers(table: pd.DataFrame, of_points: Floats) -> Floats:
+    """The mean of the keypoints; where there are none, the centre that the table names."""
+    if CENTER_COLUMNS[0] not in table:
+        return of_points
+    return np.where(np.isnan(of_points), table[CENTER_COLUMNS].to_numpy(), of_points)
+
+
+def _check_values(studies: pd.Series, heights: Floats, ratios: Floats, path: Path) -> None:
+    wrong = (heights <= 0).any(1) | (ratios <= 0) | (ratios > 1)
+    if wrong.any():
+        raise InputError(
+            f"{path}: a vertebra of study {studies.to_numpy()[wrong][0]} has a height or a G that cannot be; "
+            f"heights are in mm, and {RATIO} lies above 0 and is 1 at most"
+        )
+
+
+def _study(
+    part: pd.DataFrame, joined_by: JoinedBy, heights: Floats, ratios: Floats, centers: Floats
+) -> ReferenceStudy:
+    counted = ~np.isnan(ratios)
+    levels = part["level"] if "level" in part else pd.Series(None, part.index, dtype=object)
+    labels = part[part.columns.intersection([joined_by])].to_numpy().ravel()  # none for a position
+    return ReferenceStudy(
+        heights[counted],
+        ratios[counted],
+        centers[counted],
+        centers[~counted],
+        tuple(None if pd.isna(level) else level for level in levels[counted]),
+        tuple(labels[counted]) if len(labels) else (),
+        tuple(labels[~counted]) if len(labels) else (),
+    )
+
+
+def _keys(part: pd.DataFrame, study: str, path: Path) -> dict[str, Any]:
+    """What all rows of a study have in common; None where nothing is told."""
+    keys: dict[str, Any] = {}
+    for name in OF_STUDY:
+        values = list(part[name].dropna().unique()) if name in part else []
+        if len(values) > 1:
+            raise InputError(
+                f"{path}: study {study} has more than one {name} ({values[0]}, {values[1]}); these are alike "
+                "in all rows of a study, and a vertebra has one row"
+            )
+        keys[name] = values[0] if len(values) else None
+    return keys
+
+
+def _has(table: pd.DataFrame) -> str:
+    return f"; it has {', '.join(map(str, table.columns[:20]))}"
