@@ -8,7 +8,8 @@ scoliosis of 30 or 50 degrees. Each is scanned in 1 to 1.5 mm slices at standard
 and 5 mm slices at one of both (`simulation.cohort.PROTOCOLS`), and each scan is measured twice, by the
 paper's own keypoints and with the second look. What counts as found, false and whole stands in
 `vfscreen.evaluation.matching`. In a study that fails, every whole vertebra is missed. A patient is graded
-by the smallest G of all that was measured, false detections included.
+by the smallest G of all that was measured, false detections included. `thin/` holds what `vfscreen evaluate`
+would say of the scans in thin slices, by dose.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ from rich.table import Table
 
 from vfscreen import load_models, provenance
 from vfscreen.curve import SpineCurve
+from vfscreen.evaluation.evaluation import evaluate
 from vfscreen.evaluation.figures import with_intervals
 from vfscreen.evaluation.matching import is_whole, match
+from vfscreen.evaluation.outputs import write_evaluation
+from vfscreen.evaluation.terminal import terminal_tables
 from vfscreen.localize import localize, localizer_input
-from vfscreen.measure import genant_ratio, heights_mm
+from vfscreen.measure import MODERATE, genant_ratio, heights_mm, probability_at_most, ratio_interval
 from vfscreen.networks.weights import Models
 from vfscreen.screening import measure_studies
 from vfscreen.settings import RefineSettings, Settings
@@ -75,6 +79,11 @@ def main(
         out.mkdir(parents=True, exist_ok=True)
         table.to_parquet(out / "vertebrae.parquet")
         report(table, out, about, pool)
+    thin = table[(table.method == "second look") & table.protocol.str.startswith("1 mm")]
+    evaluation = evaluate(thin.assign(patient=thin.patient.astype(str)))
+    write_evaluation(evaluation, out / "thin", about)
+    for each in terminal_tables(evaluation):
+        Console(width=150).print(each)
 
 
 def report(table: pd.DataFrame, out: Path, about: Row, pool: ProcessPoolExecutor) -> None:
@@ -89,7 +98,7 @@ def report(table: pd.DataFrame, out: Path, about: Row, pool: ProcessPoolExecutor
         "second look, 1 mm, by Cobb's angle": _by(thin, "cobb"),
         "second look, 1 mm, by deformity": _by(_true(thin), "kind"),
         "second look, 1 mm, by finding": _by_finding(_true(thin)),
-        "second look, by noise": _by(second, "noise"),
+        "second look, by dose": _by(second, "dose"),
     }.items():
         found = pool.map(partial(with_intervals, repeats=REPEATS), groups.values())
         of_group = dict(zip(groups, found, strict=True))
@@ -131,7 +140,8 @@ def score_patient(weights: Path | None, seed: int, index: int) -> list[Row]:
             "patient": index,
             "scan": f"{index} {protocol}",
             "protocol": protocol,
-            "noise": protocol.split(", ")[1],
+            "dose": protocol.split(", ")[1],
+            "slice_mm": float(study.volume.geometry.voxel_sizes_mm[0]),
             "cobb": str(pd.cut([study.person.spine.cobb_deg], COBB_DEG, right=False)[0]),
         }
         rows += score(Scan(study, about), models)
@@ -163,7 +173,8 @@ def compare(scan: Scan, method: str, result: StudyResult | None) -> Iterator[Row
     keypoints = study.keypoints_mm()
     whole = is_whole(study.volume.geometry, keypoints)
     vertebrae = result.vertebrae if result else ()
-    pairs, n_false = match(np.array([v.center_mm for v in vertebrae]), keypoints.mean(1), whole)
+    centers = np.array([v.center_mm for v in vertebrae]).reshape(-1, 3)
+    pairs, false = match(centers, keypoints.mean(1), whole)
     found = {j: vertebrae[i] for i, j in pairs}
     about = {
         **scan.about,
@@ -184,8 +195,9 @@ def compare(scan: Scan, method: str, result: StudyResult | None) -> Iterator[Row
             "found": j in found,
             **(_measured(found[j], keypoints[j].mean(0)) if j in found else {}),
         }
-    for _ in range(n_false):
-        yield {**about, "is_false": True, "found": False, "findings": "", "kind": "false"}
+    for i in false:
+        measured = _measured(vertebrae[i], np.nan)
+        yield {**about, **measured, "is_false": True, "found": False, "findings": "", "kind": "false"}
 
 
 def _measured(vertebra: Vertebra, true_center: Any) -> Row:
@@ -193,11 +205,21 @@ def _measured(vertebra: Vertebra, true_center: Any) -> Row:
     return {
         "center_error_mm": float(np.linalg.norm(vertebra.center_mm - true_center)),
         "ratio": vertebra.genant_ratio,
-        "ratio_sd": np.nan if vertebra.genant_ratio_sd is None else vertebra.genant_ratio_sd,
+        **_uncertainty(vertebra),
+        "score": vertebra.score,
         **{f"{h}_mm": float(mm) for h, mm in zip(HEIGHTS, vertebra.heights_mm, strict=True)},
         **{f"{h}_sd_mm": float(mm) for h, mm in zip(HEIGHTS, sd, strict=True)},
         "doubts": " ".join(vertebra.doubts),
     }
+
+
+def _uncertainty(vertebra: Vertebra) -> Row:
+    sd, ratio = vertebra.genant_ratio_sd, vertebra.genant_ratio
+    if sd is None:
+        return dict.fromkeys(("ratio_sd", "ratio_low", "ratio_high", "probability_moderate"), np.nan)
+    low, high = ratio_interval(ratio, sd)
+    probability = probability_at_most(MODERATE, ratio, sd)
+    return {"ratio_sd": sd, "ratio_low": low, "ratio_high": high, "probability_moderate": probability}
 
 
 def _about(weights: Path | None, seed: int) -> Row:

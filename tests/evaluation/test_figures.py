@@ -113,6 +113,6 @@ def test_matching_takes_the_nearest_and_counts_what_is_left():
     true = np.array([[0, 0, 0], [0, 0, 20], [0, 0, 40.0]])
     whole = np.array([True, True, False])
     centers = np.array([[0, 0, 1.0], [0, 0, 3.0], [0, 0, 41.0], [60, 0, 20]])
-    pairs, n_false = match(centers, true, whole)
+    pairs, false = match(centers, true, whole)
     assert pairs == [(0, 0)]
-    assert n_false == 2  # one beside the first, one far away; the cut vertebra counts neither way
+    assert len(false) == 2  # one beside the first, one far away; the cut vertebra counts neither way

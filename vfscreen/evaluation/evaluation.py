@@ -83,6 +83,11 @@ class Evaluation:
         rows = self.figures.itertuples(index=False)
         return {(row[0], row[1], row[2]): Figure(*row[3:]) for row in rows}
 
+    def names(self, table: str) -> list[str]:
+        """The figures of a table, in their order."""
+        of_all = self.figures[(self.figures.table == table) & (self.figures.group == ALL)]
+        return list(of_all.figure)
+
 
 def evaluate(pairs: pd.DataFrame, other: pd.DataFrame | None = None, repeats: int = REPEATS) -> Evaluation:
     """All figures of a pairs table; with the pairs of another run on the same reference, the differences.

@@ -57,6 +57,7 @@ class ExpertsReport:
     readings: int
     one_reader: int
     spacing_found: int
+    repeats: int
     figures: Mapping[str, Mapping[str, Estimate]]
     pairs: pd.DataFrame
     consensus: pd.DataFrame
@@ -104,6 +105,7 @@ def evaluate_experts(folder: Path, repeats: int = REPEATS) -> ExpertsReport:
         readings=sum(len(each.readings) for each in compared),
         one_reader=len(annotations) - len(compared),
         spacing_found=sum(spacing is not None for spacing in spacings.values()),
+        repeats=repeats,
         figures={"table 1": table_1(draws, pairs), "table 2": table_2(draws, pairs)},
         pairs=pairs,
         consensus=pd.concat([_consensus(name, joined) for name, (_, joined) in studies.items()]),

@@ -20,22 +20,24 @@ from vfscreen.volume import Floats, VolumeGeometry
 MATCH_MM, CUT_MM = 5.0, 15.0
 
 
-def match(centers: Floats, true: Floats, whole: NDArray[np.bool_]) -> tuple[list[tuple[int, int]], int]:
-    """Pairs (detection, whole vertebra), and the number of false detections, by the rules above.
+def match(centers: Floats, true: Floats, whole: NDArray[np.bool_]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Pairs (detection, whole vertebra), and the false detections, by the rules above.
 
     `centers` (n, 3) are detected, `true` (m, 3) and `whole` (m,) tell the truth; mm.
     """
+    if not len(true):
+        return [], list(range(len(centers)))
     distances = np.linalg.norm(centers.reshape(-1, 1, 3) - true[None], axis=-1)
     nearest = distances.argmin(1)
     pairs: list[tuple[int, int]] = []
-    n_false = 0
+    false: list[int] = []
     for i in distances.min(1).argsort():
         j, distance = nearest[i], distances[i, nearest[i]]
         if whole[j] and distance <= MATCH_MM and j not in [known for _, known in pairs]:
             pairs.append((int(i), int(j)))
         elif whole[j] or distance > CUT_MM:
-            n_false += 1
-    return pairs, n_false
+            false.append(int(i))
+    return pairs, false
 
 
 def is_whole(geometry: VolumeGeometry, keypoints: Floats) -> NDArray[np.bool_]:

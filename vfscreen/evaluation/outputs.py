@@ -10,11 +10,16 @@ from typing import Any
 import pandas as pd
 
 from vfscreen import __version__
+from vfscreen.errors import InputError
 from vfscreen.evaluation.evaluation import Evaluation
+from vfscreen.evaluation.experts import ExpertsReport
 from vfscreen.evaluation.intervals import SEED
 from vfscreen.evaluation.page import page
 from vfscreen.evaluation.plots import DRAWN, draw
 from vfscreen.whole_files import write_whole
+
+ABOUT = ("input", "versions", "weights", "settings")
+"""What of run.json stands beside the figures."""
 
 
 def write_evaluation(evaluation: Evaluation, out: Path, about: Mapping[str, Any]) -> None:
@@ -37,6 +42,37 @@ def write_evaluation(evaluation: Evaluation, out: Path, about: Mapping[str, Any]
         write_whole(out / name, content)
     for name in {"differences.csv", *(f"{picture}.svg" for picture in DRAWN)} - set(contents):
         (out / name).unlink(missing_ok=True)
+
+
+def write_experts(report: ExpertsReport, out: Path) -> None:
+    """Write metrics.json and metrics.csv of experts into `out`, which is made. Raises OSError as above."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows = report.rows()
+    content = {
+        "vfscreen": __version__,
+        "studies": report.studies,
+        "readings": report.readings,
+        "studies with one reader": report.one_reader,
+        "studies with a known in-plane spacing": report.spacing_found,
+        "bootstrap": {"repeats": report.repeats, "seed": SEED, "of": "patients"},
+        "figures": rows,
+    }
+    write_whole(out / "metrics.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    write_whole(out / "metrics.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def about_run(results: Path) -> dict[str, Any]:
+    """What run.json tells of how results were made; nothing where there is none, as of another tool's.
+
+    Raises InputError where it cannot be read.
+    """
+    try:
+        content = json.loads((results / "run.json").read_text(encoding="utf-8"))
+        return {name: content[name] for name in ABOUT if name in content}
+    except FileNotFoundError:
+        return {}
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{results / 'run.json'} cannot be read ({error})") from error
 
 
 def metrics(evaluation: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]:

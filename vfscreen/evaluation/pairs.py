@@ -32,7 +32,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vfscreen.errors import InputError
-from vfscreen.evaluation.matching import CUT_MM, match
+from vfscreen.evaluation.matching import match
 from vfscreen.evaluation.reference.model import Reference, ReferenceStudy
 from vfscreen.evaluation.reference.names import tails
 from vfscreen.study import HEIGHTS
@@ -218,17 +218,11 @@ def _by_position(study: ReferenceStudy, found: Indices, centers_mm: Floats) -> _
     """By the rules of `matching`; `found` (k,) are the rows of the study's detections."""
     n = len(study.centers_mm)
     true = np.concatenate([study.centers_mm, study.others_mm])
-    if not len(true) or not len(found):
-        return _Paired(np.full(n, -1), np.full(n, np.nan), found)
-    whole = np.arange(len(true)) < n
-    distances = np.linalg.norm(centers_mm[:, None] - true, axis=-1)
-    pairs, _ = match(centers_mm, true, whole)
+    pairs, false = match(centers_mm, true, np.arange(len(true)) < n)
     detections, errors = np.full(n, -1), np.full(n, np.nan)
     for i, j in pairs:
-        detections[j], errors[j] = found[i], distances[i, j]
-    is_other = ~whole[distances.argmin(1)] & (distances.min(1) <= CUT_MM)
-    is_paired = np.isin(found, detections)
-    return _Paired(detections, errors, found[~is_paired & ~is_other])
+        detections[j], errors[j] = found[i], np.linalg.norm(centers_mm[i] - true[j])
+    return _Paired(detections, errors, found[sorted(false)])
 
 
 def _by_label(study: ReferenceStudy, found: Indices, labels: pd.Series) -> _Paired:

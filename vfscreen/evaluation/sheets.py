@@ -62,6 +62,26 @@ def table_2_sheet(evaluation: Evaluation) -> Sheet:
     )
 
 
+def main_sheet(evaluation: Evaluation) -> Sheet:
+    """Tables 1 and 2 of all scans, a figure a row, beside the paper's."""
+    rows = [
+        (
+            name,
+            _cell(evaluation, table, name),
+            *(_number(published.get(name)) for published in PUBLISHED.values()),
+        )
+        for table in ("table 1", "table 2")
+        for name in evaluation.names(table)
+    ]
+    return Sheet("Tables 1 and 2 of the paper", ("", "this run", *PUBLISHED), tuple(rows))
+
+
+def transposed(sheet: Sheet) -> Sheet:
+    """The same with rows and columns exchanged: narrower where it has few rows."""
+    columns = tuple(zip(sheet.columns, *sheet.rows, strict=True))
+    return Sheet(sheet.title, columns[0], columns[1:], sheet.note)
+
+
 def agreement_sheet(evaluation: Evaluation) -> Sheet:
     """Agreement of G and each height, of all."""
     rows = [(measure, *_agreement_cells(evaluation, measure, ALL)) for measure in MEASURES]

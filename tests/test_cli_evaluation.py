@@ -1,0 +1,190 @@
+"""`vfscreen evaluate` and `vfscreen summarize` through the command: what is printed, written and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vfscreen.cli import main
+from vfscreen.errors import UnreadableFile
+from vfscreen.measure import genant_ratio, grade, heights_mm, shape
+from vfscreen.results import ResultWriter, StudyRecord, consolidate
+from vfscreen.study import KEYPOINTS, StudyHeader, StudyResult, Vertebra
+
+SAMPLE = Path(__file__).parents[1] / "sample_data"
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vfscreen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The command; its exit code, and what it printed and complained."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vfscreen", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "160")
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def write_results(out: Path, studies: dict[str, list[list[list[float]]]]) -> Path:
+    """Results that hold these keypoints, by the source of the study."""
+    with ResultWriter(out, 0.74) as writer:
+        for source, vertebrae in studies.items():
+            header = StudyHeader(f"P-{source}", "2024-05-06", None, 150, 2.0, 1.4)
+            result = StudyResult(header, "ok", tuple(map(vertebra, vertebrae)))
+            writer.add(StudyRecord(source, source, None, result, None, header, {}))
+        failed = StudyRecord("bad", "bad", "P-bad", None, UnreadableFile("damaged"), StudyHeader(), {})
+        writer.add(failed)
+    consolidate(out)
+    return out
+
+
+def vertebra(points: list[list[float]]) -> Vertebra:
+    keypoints = pd.DataFrame(points).to_numpy()
+    heights = heights_mm(keypoints)
+    ratio = float(genant_ratio(heights))
+    return Vertebra(keypoints, heights, ratio, grade(ratio), shape(heights), 0.9)
+
+
+@pytest.fixture
+def perfect(tmp_path: Path) -> Path:
+    """Results that are the truth of sample_data."""
+    truth = json.loads((SAMPLE / "truth.json").read_text())
+    points = {
+        source: [[v["keypoints_mm"][name] for name in KEYPOINTS] for v in study["vertebrae"]]
+        for source, study in truth.items()
+    }
+    return write_results(tmp_path / "results", points)
+
+
+def test_results_beside_the_truth(vfscreen: Call, perfect: Path, tmp_path: Path) -> None:
+    code, shown, _ = vfscreen("evaluate", perfect, "--reference", SAMPLE, "--out", tmp_path / "evaluation")
+    assert code == 0
+    assert "1.000 (n 52)" in shown
+    assert "1 studies have results that the reference does not know: bad" in shown
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    recall = next(row for row in metrics["figures"] if row["figure"] == "recall" and row["group"] == "all")
+    assert (recall["value"], recall["n"]) == (1.0, 52)
+    assert metrics["about"]["reference"]["kind"] == "simulated cohort"
+    assert (tmp_path / "evaluation" / "evaluation.html").exists()
+
+
+def test_a_run_against_itself_differs_in_nothing(vfscreen: Call, perfect: Path, tmp_path: Path) -> None:
+    out = tmp_path / "evaluation"
+    code, _, _ = vfscreen("evaluate", perfect, "--reference", SAMPLE, "--against", perfect, "--out", out)
+    assert code == 0
+    assert (pd.read_csv(out / "differences.csv")["difference"].dropna() == 0).all()
+
+
+def test_another_run_is_a_reference(vfscreen: Call, perfect: Path) -> None:
+    assert vfscreen("evaluate", perfect, "--reference", perfect)[0] == 0
+
+
+def write_reading(path: Path, *experts: str) -> Path:
+    points = [[[50.0, 100, 20 + 30 * i], [50, 100, 45 + 30 * i]] * 3 for i in range(5)]
+    rows = [[[y + 12 * (k // 2), x, z] for k, (y, x, z) in enumerate(vertebra)] for vertebra in points]
+    content = {"Folder": "f", "SeriesInstanceUID": "1.2", "Annotation": {who: rows for who in experts}}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path.parent
+
+
+def test_experts_who_agree(vfscreen: Call, tmp_path: Path) -> None:
+    folder = write_reading(tmp_path / "annotation" / "a.json", "one", "two")
+    code, shown, _ = vfscreen("evaluate", "experts", "--annotation", folder, "--out", tmp_path / "out")
+    assert code == 0
+    assert "2 readings of 1 studies" in shown
+    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["figures"]
+    assert next(row for row in rows if row["name"] == "recall")["value"] == 1
+
+
+def test_what_cannot_be_compared_ends_with_2_and_one_line(
+    vfscreen: Call, perfect: Path, tmp_path: Path
+) -> None:
+    one_reader = write_reading(tmp_path / "annotation" / "a.json", "one")
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    truth = json.loads((SAMPLE / "truth.json").read_text())
+    (strangers / "truth.json").write_text(json.dumps({"another": truth["normal"]}))
+    table = tmp_path / "table.csv"
+    table.write_text("study,height\n1,2\n")
+    for arguments, reason in [
+        (("experts", "--annotation", one_reader), "no study was read by two experts"),
+        (("experts",), "takes --annotation"),
+        ((perfect,), "takes --reference"),
+        ((perfect, "--reference", strangers), "another"),
+        ((perfect, "--reference", table), "no column that names the study"),
+        ((perfect, "--reference", tmp_path / "nothing"), "is not there"),
+        ((tmp_path, "--reference", SAMPLE), "studies.parquet"),
+    ]:
+        out = tmp_path / "out"
+        code, shown, complaint = vfscreen("evaluate", *arguments, "--out", out)
+        assert (code, shown, complaint.count("\n")) == (2, "", 1), arguments
+        assert reason in complaint
+        assert not out.exists()
+
+
+@pytest.fixture
+def covariates(perfect: Path, tmp_path: Path) -> Path:
+    patients = pd.read_parquet(perfect / "patients.parquet")["patient_id"]
+    table = pd.DataFrame({"patient_id": patients, "age": range(55, 55 + len(patients)), "sex": "f"})
+    table.to_csv(tmp_path / "covariates.csv", index=False)
+    return tmp_path / "covariates.csv"
+
+
+def test_a_cohort_is_summarized(vfscreen: Call, perfect: Path, covariates: Path, tmp_path: Path) -> None:
+    out = tmp_path / "summary"
+    code, shown, _ = vfscreen(
+        *("summarize", perfect, "--covariates", covariates, "--out", out),
+        *("--age-groups", "50,57,70", "--accuracy-moderate", "0.9,0.95,50,150"),
+    )
+    assert code == 0
+    table = pd.read_csv(out / "prevalence.csv")
+    everyone = table[(table.grouping == "all") & (table.threshold == "moderate")].iloc[0]
+    assert (everyone.n, everyone.cases) == (4, 2)
+    assert everyone.corrected == pytest.approx((0.5 + 0.95 - 1) / (0.9 + 0.95 - 1))
+    assert "2 of 4" in shown
+    assert sorted(path.suffix for path in out.iterdir()).count(".csv") == 5
+
+
+def test_accuracy_of_an_evaluation_corrects_the_prevalence(
+    vfscreen: Call, perfect: Path, covariates: Path, tmp_path: Path
+) -> None:
+    vfscreen("evaluate", perfect, "--reference", SAMPLE, "--out", tmp_path / "evaluation")
+    metrics, out = tmp_path / "evaluation" / "metrics.json", tmp_path / "summary"
+    arguments = ("summarize", perfect, "--covariates", covariates, "--accuracy", metrics, "--out", out)
+    assert vfscreen(*arguments)[0] == 0
+    table = pd.read_csv(out / "prevalence.csv")
+    everyone = table[(table.grouping == "all") & (table.threshold == "moderate")].iloc[0]
+    assert (everyone.sensitivity, everyone.n_positive) == (1, 2)
+    assert everyone.corrected == everyone.prevalence
+
+
+@pytest.mark.parametrize("option", ["--accuracy-mild=0.9", "--accuracy-mild=a,b,c,d", "--age-groups=60,50"])
+def test_numbers_that_are_none_are_refused(
+    vfscreen: Call, perfect: Path, covariates: Path, tmp_path: Path, option: str
+) -> None:
+    out = tmp_path / "summary"
+    code, _, complaint = vfscreen("summarize", perfect, "--covariates", covariates, "--out", out, option)
+    assert (code, complaint.count("\n")) == (2, 1)
+    assert not out.exists()
+
+
+def test_results_may_be_copied_without_run_json(vfscreen: Call, perfect: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    for name in ("studies.parquet", "vertebrae.parquet"):
+        shutil.copy(perfect / name, copied)
+    assert vfscreen("evaluate", copied, "--reference", SAMPLE, "--out", tmp_path / "evaluation")[0] == 0
