@@ -46,7 +46,7 @@ def test_saved_weights_load_as_they_were(tmp_path, folder):
     with torch.inference_mode():
         expected = network(torch.from_numpy(image)[:, None])
     for a, b in zip(load_models(folder, "cpu").detector(image), expected, strict=True):
-        np.testing.assert_allclose(a, b.numpy(), atol=1e-6)
+        np.testing.assert_allclose(a, b.numpy(), atol=1e-5)  # channels last adds in another order
 
 
 def test_the_round_trip_keeps_every_bit_and_the_provenance(tmp_path):

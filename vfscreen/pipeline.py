@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vfscreen import journal, provenance
+from vfscreen.child_process import keep_freed_memory
 from vfscreen.discover import discover
 from vfscreen.discover.index import INDEX_NAME
 from vfscreen.errors import InputError, VfscreenError
@@ -114,6 +115,7 @@ def run(
     method = journal.method(source, settings, models, named, names.key_digest)
     if fresh and retry_failed:
         raise InputError("--fresh screens everything again and --retry-failed only some: choose one of them")
+    keep_freed_memory()
     with locked(out):
         if pseudonyms:
             _check_has_no_names(out, fresh)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from vfscreen.child_process import end_with_parent
+from vfscreen.child_process import end_with_parent, keep_freed_memory
 from vfscreen.curve import SpineCurve
 from vfscreen.errors import FilesVanished, OutOfMemory, StudyError, UnexpectedError
 from vfscreen.localize import LocalizerInput, localizer_input
@@ -196,6 +196,7 @@ def _serve(connection: Connection, settings: Settings, memory_mib: int, read: Re
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain there without saying of which study
     end_with_parent()
+    keep_freed_memory()
     _limit_memory(memory_mib)
     work = _Work(settings, read)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):

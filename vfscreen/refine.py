@@ -72,6 +72,19 @@ def crop_points(frame: Upright, settings: RefineSettings) -> Floats:
     return frame.to_patient(np.stack([u, v, w], -1))
 
 
+def crop(volume: Volume, frame: Upright, settings: RefineSettings) -> NDArray[np.float32]:
+    """HU at `crop_points`, (sheets, rows, columns)."""
+    first = -(settings.size - 1) / 2 * settings.pixel_mm
+    steps_mm = settings.pixel_mm * frame.axes[[1, 0]]
+    shape = (settings.size, settings.size)
+    return np.stack(
+        [
+            volume.sample_plane(frame.to_patient(np.array([first, first, w])), steps_mm, shape)
+            for w in settings.sheet_offsets_mm
+        ]
+    )
+
+
 def to_pixels(own_mm: Floats, settings: RefineSettings) -> Floats:
     """(u, v, ...) in mm to (row, column) of the crop."""
     return np.asarray(own_mm)[..., [1, 0]] / settings.pixel_mm + (settings.size - 1) / 2
@@ -121,7 +134,7 @@ def _look(
     column: Volume, frames: Sequence[Upright], network: RefinerNetwork, settings: RefineSettings
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Keypoints (n, 6, 3) in LPS mm, spreads (n, 4), and whether the crop holds metal (n,)."""
-    crops = np.stack([column.sample(crop_points(frame, settings)) for frame in frames])
+    crops = np.stack([crop(column, frame, settings) for frame in frames])
     pixels, log_spreads = network(normalise(crops))
     own = [from_pixels(each, settings) for each in pixels]
     keypoints = np.stack([frame.to_patient(points) for frame, points in zip(frames, own, strict=True)])

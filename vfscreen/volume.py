@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import affine_transform, map_coordinates
 
 AIR_HU = -1000
 
@@ -120,6 +120,22 @@ class Volume:
         """Trilinear HU at LPS points (..., 3); air outside the field of view. Float32, shape (...)."""
         index = np.moveaxis(self.geometry.to_indices(points_mm), -1, 0)
         return sample_grid(self.hu, index)
+
+    def sample_plane(self, first_mm: Floats, steps_mm: Floats, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """`sample` at first + row * steps[0] + column * steps[1], LPS mm; twice as fast. Of that shape."""
+        to_indices = np.linalg.inv(self.geometry.affine)
+        first = apply_affine(to_indices, first_mm)
+        rows, columns = steps_mm @ to_indices[:3, :3].T
+        matrix = np.column_stack([np.zeros(3), rows, columns])
+        values = affine_transform(
+            self.hu, matrix, first, output_shape=(1, *shape), order=1, mode="nearest", output=np.float32
+        )[0]
+        row, column = np.ogrid[: shape[0], : shape[1]]
+        for axis, size in enumerate(self.hu.shape):
+            index = first[axis] + rows[axis] * row + columns[axis] * column
+            if index.min() < -0.5 or index.max() > size - 0.5:
+                values[(index < -0.5) | (index > size - 0.5)] = AIR_HU
+        return np.asarray(values)
 
 
 def sample_grid(grid: NDArray[np.generic], index: Floats) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from vfscreen.curve import SpineCurve
 from vfscreen.measure import heights_mm
-from vfscreen.refine import Upright, crop_points, from_pixels, normalise, on_sheet, refine, to_pixels
+from vfscreen.refine import Upright, crop, crop_points, from_pixels, normalise, on_sheet, refine, to_pixels
 from vfscreen.settings import RefineSettings
 from vfscreen.study import Detection, Refined
 from vfscreen.volume import Volume, VolumeGeometry
@@ -137,3 +137,10 @@ def test_hu_are_normalised_to_minus_one_to_one_and_keep_their_order():
     assert np.abs(seen).max() <= 1
     assert (np.diff(seen) >= 0).all()
     assert seen[np.abs(hu - 200).argmin()] == pytest.approx(0, abs=0.1)
+
+
+def test_a_crop_shows_its_points():
+    frame = Upright.of(turned((15, -20, 10)))
+    np.testing.assert_allclose(
+        crop(volume(), frame, SETTINGS), volume().sample(crop_points(frame, SETTINGS)), atol=1e-3
+    )

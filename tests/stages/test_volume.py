@@ -148,3 +148,16 @@ def test_the_part_around_points_outside_is_a_voxel_at_the_edge():
     part = numbered(geometry()).around(np.array([[500.0, 0, 0]]), np.ones(3))
     assert part.hu.size >= 1
     assert part.hu.shape[2] == 1
+
+
+@given(ANGLES, SPACINGS, ANGLES, st.tuples(*[st.floats(-6, 6)] * 3))
+def test_a_plane_is_what_its_points_show(angles, spacing, turn, first):
+    volume = numbered(geometry(angles, spacing))
+    steps = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()[:2] * 0.7
+    rows, columns = np.mgrid[:8, :9]
+    points = np.array(first) + rows[..., None] * steps[0] + columns[..., None] * steps[1]
+    index = volume.geometry.to_indices(points)
+    off = np.abs(np.stack([index + 0.5, index - np.array(SHAPE) + 0.5])).min((0, -1))
+    clear = off > 1e-6  # at the image's very border rounding decides
+    shown = volume.sample_plane(np.array(first), steps, (8, 9))
+    np.testing.assert_allclose(shown[clear], volume.sample(points)[clear], atol=1e-3)

@@ -28,6 +28,12 @@ from vfscreen.refine import RefinerNetwork
 from vfscreen.volume import Floats
 
 CHECKSUMS = "SHA256SUMS"
+LAYOUTS: dict[str, torch.memory_format] = {
+    "localizer": torch.channels_last_3d,
+    "detector": torch.channels_last,
+    "refiner": torch.channels_last,
+}
+"""How the networks' tensors lie in memory: channels last is a fifth to a third faster on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ def load_models(folder: str | Path | None = None, device: str = "auto") -> Model
     provenance = {
         name: load_weights(weights_path(Path(folder), name), network) for name, network in networks.items()
     }
-    for network in networks.values():
-        network.to(device).eval()
+    for name, network in networks.items():
+        network.to(device).to(memory_format=LAYOUTS[name]).eval()  # type: ignore[call-overload]
     on_device = {name: _OnDevice(network, device) for name, network in networks.items()}
     return Models(**on_device, device=device, provenance=provenance)
 

@@ -21,7 +21,7 @@ from vfscreen.measure import MILD, genant_ratio, heights_mm
 from vfscreen.networks.detector import Detector
 from vfscreen.networks.localizer import Localizer
 from vfscreen.networks.refiner import Refiner
-from vfscreen.refine import crop_points, to_pixels
+from vfscreen.refine import crop, to_pixels
 from vfscreen.settings import LocalizeSettings, StraightenSettings
 from vfscreen.simulation.painting import Field
 from vfscreen.straighten import sheet_points
@@ -231,7 +231,7 @@ def crop_of(rng: np.random.Generator, study: AnnotatedStudy, vertebrae: Floats, 
     """One of the vertebrae (n, 6, 3) of a study, upright but for the jitter that a detector leaves."""
     volume, keypoints = study.column(), vertebrae[index]
     frame = refiner.jittered(rng, refiner.frame_on_sheet(keypoints, SpineCurve.through_vertebrae(vertebrae)))
-    hu = volume.sample(crop_points(frame, refiner.SETTINGS))
+    hu = crop(volume, frame, refiner.SETTINGS)
     own = to_pixels(frame.to_own(keypoints), refiner.SETTINGS)
     return Crop(hu, own, float(volume.geometry.voxel_sizes_mm[0]))
 
