@@ -103,12 +103,22 @@ class Journal:
         journal._write(call)
         return journal
 
-    def end(self, new: int, counts: Mapping[str, int], seconds_by_stage: Mapping[str, float]) -> None:
-        """Add what this call took for its `new` studies; `counts` and stages are of all in the tables."""
+    def end(
+        self,
+        new: int,
+        counts: Mapping[str, int],
+        seconds_by_stage: Mapping[str, float],
+        busy: Mapping[str, float],
+    ) -> None:
+        """Add what this call took for its `new` studies; `counts` and stages are of all in the tables.
+
+        `busy` is the share of its time for which readers, device and writer worked.
+        """
         ended = {
             "ended": _now().isoformat(timespec="milliseconds"),
             "seconds": self.seconds(),
             "new": new,
+            "busy": dict(busy),
             "peak_memory_mib": provenance.peak_memory_mib(),
         }
         seconds = sum(call.get("seconds", 0.0) for call in self.earlier) + ended["seconds"]

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
@@ -43,6 +44,7 @@ from vfscreen.settings import Settings, Thumbnails
 from vfscreen.streaming import RunOptions, Screening
 from vfscreen.study import StudyFiles
 from vfscreen.threads import WriterThread, unwritable
+from vfscreen.usage import BusySeconds, Usage
 
 if TYPE_CHECKING:
     from vfscreen.networks.weights import Models
@@ -56,7 +58,8 @@ Names = Pseudonyms | Plain
 class RunSummary:
     """What the tables in `out` hold, this call and earlier ones together.
 
-    `new` studies and `seconds` are of this call; `measured` studies have at least one vertebra measured.
+    `new` studies, `seconds` and `usage` are of this call; `measured` studies have at least one vertebra
+    measured.
     """
 
     out: Path
@@ -69,6 +72,7 @@ class RunSummary:
     failed: int = 0
     skipped: int = 0
     flagged: int = 0
+    usage: Usage | None = None
 
 
 def run(
@@ -136,7 +140,7 @@ def run(
             studies = _with_row(studies, finished, names)
         pending = _pending(studies, finished, names, retry_failed)
         tally = Tally(total=len(studies), before=len(studies) - len(pending))
-        writer = WriterThread(results)
+        writer, busy, started = WriterThread(results), BusySeconds(), time.monotonic()
         try:
             progress(tally)
             screening = Screening(models, settings, options, name=lambda study: names.source(study.source))
@@ -144,11 +148,14 @@ def run(
                 for study in screened:
                     record = names.record(study.record)
                     writer.put(record, study.picture(settings, thumbnails))
+                    busy.add(record.stage_seconds)
                     tally = _counted(tally, record, settings)
                     progress(tally)
         finally:  # also after Ctrl-C: what is finished becomes tables
             writer.close()
-            summary = _make_tables(call, tally.new)
+            busy.writer = writer.busy_s
+            usage = busy.of(time.monotonic() - started, workers)
+            summary = _make_tables(call, tally.new, usage)
         _check_rows(studies, out, names)
     return summary
 
@@ -275,7 +282,7 @@ def _open_results(
         raise InputError(f"Results cannot be written to {out}: {error}") from error
 
 
-def _make_tables(call: Journal, new: int) -> RunSummary:
+def _make_tables(call: Journal, new: int, usage: Usage) -> RunSummary:
     """The tables of all that is finished, what they hold, and run.json."""
     try:
         consolidate(call.out)
@@ -288,10 +295,10 @@ def _make_tables(call: Journal, new: int) -> RunSummary:
             **{status: by_status[status] for status in ("ok", "partial", "failed", "skipped")},
         }
         seconds = {stage: pc.sum(table[f"seconds_{stage}"], min_count=0).as_py() for stage in STAGES}
-        call.end(new, counts, seconds)
+        call.end(new, counts, seconds, asdict(usage))
     except OSError as error:
         raise unwritable(error) from error
-    return RunSummary(call.out, new=new, seconds=call.seconds(), **counts)
+    return RunSummary(call.out, new=new, seconds=call.seconds(), usage=usage, **counts)
 
 
 def _check_rows(studies: Sequence[StudyFiles], out: Path, names: Names) -> None:

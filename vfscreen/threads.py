@@ -98,6 +98,7 @@ class WriterThread:
         self._results = results
         self._queue: queue.Queue[tuple[StudyRecord, Picture | None] | None] = queue.Queue(_QUEUED)
         self._error: Exception | None = None
+        self.busy_s = 0.0
         self._thread = threading.Thread(target=self._write_until_closed, name="writer", daemon=True)
         self._thread.start()
 
@@ -127,7 +128,9 @@ class WriterThread:
         try:
             with self._results:
                 while (item := self._next()) is not None:
+                    start = time.monotonic()
                     self._write(*item)
+                    self.busy_s += time.monotonic() - start
         except Exception as error:  # any end of this thread must reach the main loop
             self._error = error
 

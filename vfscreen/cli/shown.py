@@ -37,6 +37,8 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         console.print(_studies_table(rows))
         reasons = [f"{row['source']}: {row['reason']}" for row in rows if row["reason"]]
         lines = [*reasons, *([""] if reasons else []), *lines]
+    if summary.usage and summary.new > LISTED_STUDIES:
+        lines.append(summary.usage.sentence())
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,0 +1,47 @@
+"""What limits a run: the share of its time for which readers, device and writer were busy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+READER_STAGES = ("read", "straighten")
+LIMIT = 0.6  # a part that is busy for less of the time limits nothing
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Shares, 0 to 1, of the `seconds` in which studies were screened. The readers' is their mean."""
+
+    seconds: float
+    readers: float
+    device: float
+    writer: float
+
+    def sentence(self) -> str:
+        """For the end of a run: the shares, and which part is the limit."""
+        shares = {"readers": self.readers, "networks": self.device, "writer": self.writer}
+        busiest = max(shares, key=lambda part: shares[part])
+        listed = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
+        limit = f"the limit: {busiest}" if shares[busiest] >= LIMIT else "too short a run to name a limit"
+        return f"Busy: {listed}; {limit}"
+
+
+@dataclass
+class BusySeconds:
+    """Adds up what the stages of the studies took, and in the end what the writer took."""
+
+    readers: float = 0.0
+    device: float = 0.0
+    writer: float = 0.0
+
+    def add(self, stage_seconds: Mapping[str, float]) -> None:
+        """The stages of one study."""
+        reading = sum(stage_seconds.get(stage, 0.0) for stage in READER_STAGES)
+        self.readers += reading
+        self.device += sum(stage_seconds.values()) - reading
+
+    def of(self, seconds: float, workers: int) -> Usage:
+        """The shares of so many seconds with so many readers."""
+        whole = max(seconds, 1e-3)
+        return Usage(seconds, self.readers / whole / workers, self.device / whole, self.writer / whole)
