@@ -188,3 +188,38 @@ def test_results_may_be_copied_without_run_json(vfscreen: Call, perfect: Path, t
     for name in ("studies.parquet", "vertebrae.parquet"):
         shutil.copy(perfect / name, copied)
     assert vfscreen("evaluate", copied, "--reference", SAMPLE, "--out", tmp_path / "evaluation")[0] == 0
+
+
+def exported(perfect: Path, path: Path, separator: str = ",", **factors: float) -> Path:
+    """The vertebrae of results as a spreadsheet would save them, some columns multiplied."""
+    table = pd.read_parquet(perfect / "vertebrae.parquet")
+    names = [name for name in table if name.startswith(("center_", "height_")) and "sd" not in name]
+    numbers = table[names].mul({name: factors.get(name.split("_")[0], 1.0) for name in names})
+    if "turned" in factors:
+        numbers[["center_x_mm", "center_y_mm"]] *= factors["turned"]
+    table[["study_id"]].join(numbers).to_csv(path, index=False, sep=separator, encoding="utf-8-sig")
+    return path
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_of_a_spreadsheet_is_a_reference(
+    vfscreen: Call, perfect: Path, tmp_path: Path, separator: str
+) -> None:
+    table = exported(perfect, tmp_path / "table.csv", separator)
+    code, shown, _ = vfscreen("evaluate", perfect, "--reference", table)
+    assert code == 0
+    assert "1.000 (n 52)" in shown
+
+
+def test_positions_of_another_convention_are_told(vfscreen: Call, perfect: Path, tmp_path: Path) -> None:
+    table = exported(perfect, tmp_path / "table.csv", turned=-1.0)
+    code, shown, complaint = vfscreen("evaluate", perfect, "--reference", table)
+    assert (code, shown) == (2, "")
+    assert "x and y turned" in complaint
+
+
+def test_heights_of_another_unit_are_told(vfscreen: Call, perfect: Path, tmp_path: Path) -> None:
+    table = exported(perfect, tmp_path / "table.csv", height=0.1)
+    code, shown, complaint = vfscreen("evaluate", perfect, "--reference", table)
+    assert (code, shown) == (2, "")
+    assert "heights are in mm" in complaint

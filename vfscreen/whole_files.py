@@ -23,7 +23,7 @@ PASSING = {
 """Errors of a share that may be back soon; a full disk or a missing folder is none of them."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Put the content under this name, in place of what was there.
 
     Raises OSError when the disk refuses; errors of a share that may pass are waited for, some minutes.
@@ -41,7 +41,7 @@ def write_whole(path: Path, content: bytes) -> None:
     return _replace(path, content)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as stream:

@@ -21,7 +21,7 @@ vertebrae not found.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,30 @@ def pair(results: Path, reference: Reference) -> pd.DataFrame:
             paired.append(_by_position(study, found, centers[found]))
         else:
             paired.append(_by_label(study, found, vertebrae[reference.joined_by].iloc[found]))
+    _check_axes(reference, scans, paired, of_scan, centers)
     return _table(reference, scans, paired, vertebrae)
+
+
+def _check_axes(
+    reference: Reference,
+    scans: pd.DataFrame,
+    paired: Sequence[_Paired],
+    of_scan: Mapping[Hashable, Any],
+    centers_mm: Floats,
+) -> None:
+    """Raise InputError where nothing is found, but would be with x and y turned: that is RAS, not LPS."""
+    if reference.joined_by != "position" or any((each.detections >= 0).any() for each in paired):
+        return
+    turned = []
+    for study, study_id in zip(reference.studies, scans["study_id"], strict=True):
+        found = np.asarray(of_scan.get(study_id, []), int)
+        turned.append(_by_position(study, found, centers_mm[found] * [-1, -1, 1]).detections >= 0)
+    share = np.concatenate(turned)
+    if share.size and share.mean() > 0.5:
+        raise InputError(
+            f"{reference.path}: its vertebrae lie where those of the results would with x and y turned; "
+            "positions are LPS, x to the patient's left and y to posterior, so turn their signs"
+        )
 
 
 def unmatched(results: Path, reference: Reference) -> Unmatched:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,16 @@ def write_csv(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a table of Arrow whole or not at all. Raises OSError when the disk refuses."""
+    write_tables([table], table.schema, path)
+
+
+def write_tables(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write tables of one schema as one, of which only one at a time need be in memory. Raises as above."""
     content = io.BytesIO()
-    pq.write_table(table, content, compression="zstd")
-    write_whole(path, content.getvalue())
+    with pq.ParquetWriter(content, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
+    write_whole(path, content.getbuffer())
 
 
 def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:

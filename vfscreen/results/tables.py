@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vfscreen.results.files import write_csv, write_parquet, write_table
+from vfscreen.results.files import write_csv, write_parquet, write_table, write_tables
 from vfscreen.results.parts import WITHDRAWN, parts
 from vfscreen.results.rows import patient_rows
 from vfscreen.results.schemas import FLAGGED, PATIENTS, STUDIES, VERTEBRAE, WORST, Row
+
+ROWS_AT_ONCE = 100_000  # of vertebrae, some 50 MB
 
 
 def consolidate(out: Path) -> None:
@@ -23,7 +25,7 @@ def consolidate(out: Path) -> None:
     studies, vertebrae = _collect(out)
     studies = studies.sort_by([("source", "ascending"), ("study_id", "ascending")])
     rows = studies.to_pylist()
-    write_table(_in_order_of(rows, vertebrae), out / "vertebrae.parquet")
+    write_tables(_in_order_of(rows, vertebrae), VERTEBRAE, out / "vertebrae.parquet")
     write_parquet(patient_rows(rows), PATIENTS, out / "patients.parquet")
     write_csv(_flagged_rows(rows, vertebrae), FLAGGED, out / "flagged.csv")
     write_table(studies, out / "studies.parquet")
@@ -60,7 +62,10 @@ def _without(table: pa.Table, study_ids: pa.Array) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(table["study_id"], study_ids)))
 
 
-def _in_order_of(studies: Sequence[Row], vertebrae: pa.Table) -> pa.Table:
+def _in_order_of(studies: Sequence[Row], vertebrae: pa.Table) -> Iterator[pa.Table]:
+    """The vertebrae in the order of the studies, some at a time: there may be millions."""
     ids = pa.array([row["study_id"] for row in studies], pa.string())
     keys = pa.table({"study": pc.index_in(vertebrae["study_id"], ids), "vertebra": vertebrae["vertebra"]})
-    return vertebrae.take(pc.sort_indices(keys, [("study", "ascending"), ("vertebra", "ascending")]))
+    order = pc.sort_indices(keys, [("study", "ascending"), ("vertebra", "ascending")])
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        yield vertebrae.take(order[start : start + ROWS_AT_ONCE])

@@ -25,6 +25,8 @@ POINT_COLUMNS = [f"{name}_{axis}_mm" for name in KEYPOINTS for axis in "xyz"]
 CENTER_COLUMNS = [f"center_{axis}_mm" for axis in "xyz"]
 HEIGHT_COLUMNS = [f"height_{name}_mm" for name in HEIGHTS]
 RATIO = "genant_ratio"
+SEPARATORS = ",;\t"
+LOWEST_MM, HIGHEST_MM = 8.0, 50.0  # between which the median vertebra's largest height lies
 NUMBERS = [*POINT_COLUMNS, *CENTER_COLUMNS, *HEIGHT_COLUMNS, RATIO, "slice_mm"]
 
 
@@ -62,10 +64,7 @@ def read_table(path: Path) -> Reference:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        if path.suffix == ".csv":
-            table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), skipinitialspace=True)
-        else:
-            table = pd.read_parquet(path)
+        table = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     for name in table.columns.intersection(NUMBERS):
@@ -75,12 +74,22 @@ def _read(path: Path) -> pd.DataFrame:
     return table
 
 
+def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig") as stream:
+        header = stream.readline()
+    separator = max(SEPARATORS, key=header.count)
+    table = pd.read_csv(path, sep=separator, dtype=dict.fromkeys(TEXTS, str), skipinitialspace=True)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells for names of the rows
+        raise ValueError("its rows have more cells than its header")
+    return table
+
+
 def _numbers(column: pd.Series, path: Path) -> pd.Series:
     try:
         return pd.to_numeric(column).astype(float)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: column {column.name} holds something that is no number ({error})"
+            f"{path}: column {column.name} holds something that is no number, as 21.4 ({error})"
         ) from error
 
 
@@ -154,6 +163,12 @@ def _check_values(studies: pd.Series, heights: Floats, ratios: Floats, path: Pat
         raise InputError(
             f"{path}: a vertebra of study {studies.to_numpy()[wrong][0]} has a height or a G that cannot be; "
             f"heights are in mm, and {RATIO} lies above 0 and is 1 at most"
+        )
+    tallest = heights.max(1)[~np.isnan(heights).any(1)]
+    if len(tallest) and not LOWEST_MM <= np.median(tallest) <= HIGHEST_MM:
+        raise InputError(
+            f"{path}: half of its vertebrae are {np.median(tallest):.1f} mm high or more, as those of no "
+            "cohort; heights are in mm"
         )
 
 
