@@ -42,11 +42,12 @@ def main(
     typer.echo(f"{manifest} lists {studies} studies")
 
 
-def simulate_chest() -> Volume:
+def simulate_chest(slices: int = SHAPE[0], slice_mm: float = 1.0, last: str = "L1") -> Volume:
+    """So many slices of a chest, of which the scan reaches to the last level."""
     rng = np.random.default_rng(SEED)
     scanner = Scanner(
-        slice_thickness_mm=1.0,
-        slice_spacing_mm=1.0,
+        slice_thickness_mm=slice_mm,
+        slice_spacing_mm=slice_mm,
         pixel_mm=PIXEL_MM,
         blur_mm=0.5,
         overshoot=0.0,
@@ -55,12 +56,13 @@ def simulate_chest() -> Volume:
         streaks_hu=0.0,
     )
     side_mm = SHAPE[1] * PIXEL_MM + 0.1  # cut below, so that the last pixel is not left to rounding
-    chest = Field("C7", "L1", side_mm, side_mm, PIXEL_MM)
+    chest = Field("C7", last, side_mm, side_mm, PIXEL_MM)
     volume = simulate_study(rng, draw_person(rng), scanner, chest).volume
-    hu = volume.hu[tuple(slice(n) for n in SHAPE)]
-    if hu.shape != SHAPE:
-        raise ValueError(f"the simulated chest has the shape {hu.shape}, not {SHAPE}: take another SEED")
-    return Volume(hu, VolumeGeometry(SHAPE, volume.geometry.affine))
+    shape = (slices, *SHAPE[1:])
+    hu = volume.hu[tuple(slice(n) for n in shape)]
+    if hu.shape != shape:
+        raise ValueError(f"the simulated chest has the shape {hu.shape}, not {shape}: take another SEED")
+    return Volume(hu, VolumeGeometry(shape, volume.geometry.affine))
 
 
 if __name__ == "__main__":

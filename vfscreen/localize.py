@@ -14,7 +14,7 @@ from scipy.ndimage import median_filter
 from vfscreen.curve import SpineCurve
 from vfscreen.errors import SpineNotFound
 from vfscreen.settings import LocalizeSettings
-from vfscreen.volume import AIR_HU, Floats, Volume, VolumeGeometry, sample_grid
+from vfscreen.volume import AIR_HU, Floats, Volume, VolumeGeometry, sample_lattice
 
 PADDING = 16  # grids are padded to multiples of it, so that studies of like size share a batch
 
@@ -51,9 +51,7 @@ def localizer_input(volume: Volume, settings: LocalizeSettings) -> LocalizerInpu
     factors = np.maximum(1, np.floor(settings.voxel_mm / spacing + 0.01)).astype(int)
     coarse, geometry = canonical.block_average((int(factors[0]), int(factors[1]), int(factors[2])))
     grid = _patient_grid(canonical.geometry, settings.voxel_mm)
-    index = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float32) for n in grid.shape], indexing="ij"), -1)
-    points = geometry.to_indices(grid.to_patient(index))
-    hu = sample_grid(coarse, np.moveaxis(points, -1, 0))
+    hu = sample_lattice(coarse, np.linalg.inv(geometry.affine) @ grid.affine, grid.shape)
     padding = [(0, -n % PADDING) for n in grid.shape]
     padded = np.pad(hu, padding, constant_values=AIR_HU)
     return LocalizerInput(window(padded), VolumeGeometry(padded.shape, grid.affine), grid.shape[0])

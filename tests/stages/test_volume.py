@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from vfscreen.volume import AIR_HU, Volume, VolumeGeometry, lps_from_ras, sample_grid
+from vfscreen.volume import (
+    AIR_HU,
+    Volume,
+    VolumeGeometry,
+    lps_from_ras,
+    sample_grid,
+    sample_lattice,
+)
 
 SHAPE = (5, 6, 7)
 ANGLES = st.tuples(*[st.floats(-180, 180)] * 3)
@@ -161,3 +168,14 @@ def test_a_plane_is_what_its_points_show(angles, spacing, turn, first):
     clear = off > 1e-6  # at the image's very border rounding decides
     shown = volume.sample_plane(np.array(first), steps, (8, 9))
     np.testing.assert_allclose(shown[clear], volume.sample(points)[clear], atol=1e-3)
+
+
+@given(ANGLES, SPACINGS, st.tuples(*[st.floats(-6, 6)] * 3))
+def test_a_lattice_is_what_its_points_show(angles, spacing, first):
+    grid = numbered(geometry()).hu
+    to_indices = geometry(angles, spacing, first).affine
+    index = np.moveaxis(np.moveaxis(np.indices((4, 5, 6)), 0, -1) @ to_indices[:3, :3].T + first, -1, 0)
+    ends = np.reshape(SHAPE, (3, 1, 1, 1)) - 0.5
+    clear = np.minimum(np.abs(index + 0.5), np.abs(index - ends)).min(0) > 1e-6
+    shown = sample_lattice(grid, to_indices, (4, 5, 6))
+    np.testing.assert_allclose(shown[clear], sample_grid(grid, index)[clear], atol=1e-3)

@@ -1,0 +1,330 @@
+"""How near are our stages to what no code can beat: the pixels' decoding and the networks' arithmetic?
+
+    python benchmarks/floor.py --out floor.json
+    python benchmarks/floor.py --studies 1mm --stored jpeg2000 --copies 8
+
+A simulated chest of 512 x 512 x 160 voxels at 2 mm and one of 512 x 512 x 320 at 1 mm, each stored
+uncompressed, as JPEG 2000 lossless and as JPEG lossless (process 14, selection value 1). For each:
+
+- floor: seconds to decode all slices, by a process on each core, with the fastest of pydicom's plugins that
+  gives the values that were stored, headers being parsed and bytes in memory; plus the multiplications and
+  additions of the three networks on this study, at the rate at which torch multiplies large float32 matrices
+  on all cores;
+- loop: our stages in one process, one study at a time, with all cores for torch;
+- run: `vfscreen run` with that many readers. Seconds a study are the slope between a short and a long run,
+  so that start-up does not count; utilisation is the slope of the processors' time by that of the clock.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import product
+from multiprocessing.pool import Pool
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import bench_night
+import bench_stages
+import chest_archive
+import faults
+import gdcm
+import numpy as np
+import psutil
+import torch
+import typer
+from pydicom import Dataset, dcmread
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import JPEG2000Lossless
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from vfscreen import load_models, provenance
+from vfscreen.networks.weights import Models
+from vfscreen.simulation.files import write_dicom
+
+STUDIES = {"2mm": (160, 2.0), "1mm": (320, 1.0)}
+"""Slices and their distance, mm."""
+STORED = ("uncompressed", "jpeg2000", "jpeg_lossless")
+MATRIX = 2048
+FEW = 4
+"""Studies of the short run: every reader is past its first."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Seconds that all cores together need at least, and of what they are made."""
+
+    decode_s: float
+    arithmetic_s: float
+    decoder: str
+    decoders_s: dict[str, float | None]  # None: other values than those stored
+    gigaflop: dict[str, float]
+    gigaflop_a_second: float
+
+    @property
+    def seconds(self) -> float:
+        return self.decode_s + self.arithmetic_s
+
+
+class FlopCount(bench_stages.Stopwatch):
+    """Multiplications and additions of each stage, in thousand millions, in place of its seconds."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self.seconds[name].append(counter.get_total_flops() / 1e9)
+
+
+def main(
+    studies: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(STUDIES)}; all.")] = None,
+    stored: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(STORED)}; all.")] = None,
+    copies: Annotated[int, typer.Option(min=FEW + 1, help="Studies of the long run.")] = 24,
+    repeats: Annotated[int, typer.Option(min=1, help="Passes of the loop, and of decoding.")] = 3,
+    cores: Annotated[int, typer.Option(help="Readers, and threads of torch.")] = provenance.usable_cpus(),
+    weights: Annotated[Path | None, typer.Option(help="Instead of the shipped ones.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder for the studies, which then stay.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Figures, as JSON.")] = None,
+) -> None:
+    torch.set_num_threads(cores)
+    models = load_models(weights, "cpu")
+    console, figures = Console(), []
+    with tempfile.TemporaryDirectory(prefix="vfscreen-floor-") as temporary:
+        for name, way in product(studies or STUDIES, stored or STORED):
+            study = written(work or Path(temporary), name, way)
+            result = compared(study, models, copies, repeats, cores, weights)
+            figures.append({"study": name, "stored": way, **result})
+            _show_stages(console, figures[-1], cores)
+    if out:
+        machine = {
+            **provenance.machine(),
+            **provenance.versions(),
+            "cores": cores,
+            "load": psutil.getloadavg(),
+        }
+        out.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+    _show(console, figures)
+
+
+def compared(
+    study: Path, models: Models, copies: int, repeats: int, cores: int, weights: Path | None
+) -> dict[str, Any]:
+    """Floor, loop and run of one study."""
+    floor = measured_floor(study, models, repeats, cores)
+    loop = plain_loop(study, models, repeats)
+    run = whole_run(study, copies, cores, weights)
+    each = {"floor": floor.seconds, "loop": sum(loop.values()), "run": run["seconds_each"]}
+    return {
+        "seconds": each,
+        "ratio_to_floor": {name: seconds / floor.seconds for name, seconds in each.items()},
+        "floor": asdict(floor),
+        "loop_stages": loop,
+        "run": run,
+    }
+
+
+# --- the studies ---------------------------------------------------------------------------------
+
+
+def written(folder: Path, name: str, stored: str) -> Path:
+    """The folder of a study, made where it is not there yet."""
+    plain, study = folder / f"{name}_uncompressed", folder / f"{name}_{stored}"
+    if not plain.exists():
+        slices, spacing_mm = STUDIES[name]
+        chest = chest_archive.simulate_chest(slices, spacing_mm, last="L2")
+        write_dicom(plain, chest, f"SIM-{name}", "20200101", compress=False)
+    if not study.exists():
+        study.mkdir()
+        for path in sorted(plain.iterdir()):
+            {"jpeg2000": _as_jpeg_2000, "jpeg_lossless": _as_jpeg_lossless}[stored](path, study / path.name)
+    return study
+
+
+def _as_jpeg_2000(source: Path, target: Path) -> None:
+    dataset = dcmread(source)
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    dataset.save_as(target, enforce_file_format=True)
+
+
+def _as_jpeg_lossless(source: Path, target: Path) -> None:
+    """By GDCM: pydicom cannot write it."""
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(source))
+    if not reader.Read():
+        raise OSError(f"GDCM cannot read {source}")
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    if not change.Change():
+        raise ValueError(f"GDCM cannot compress {source}")
+    writer.SetFileName(str(target))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    if not writer.Write():
+        raise OSError(f"GDCM cannot write {target}")
+
+
+# --- the floor -----------------------------------------------------------------------------------
+
+
+def measured_floor(study: Path, models: Models, repeats: int, cores: int) -> Floor:
+    decoders = decoding(study, repeats, cores)
+    valid = {name: seconds for name, seconds in decoders.items() if seconds is not None}
+    fastest = min(valid, key=lambda name: valid[name])
+    count = FlopCount()
+    bench_stages.one_pass(study, models, count)
+    gigaflop = {name: values[0] for name, values in count.seconds.items() if values[0]}
+    rate = matrix_rate()
+    return Floor(valid[fastest], sum(gigaflop.values()) / rate, fastest, decoders, gigaflop, rate)
+
+
+def decoding(study: Path, repeats: int, cores: int) -> dict[str, float | None]:
+    """Seconds of each plugin for all slices, by so many processes; None where its values are wrong."""
+    paths = sorted(study.iterdir())
+    truth = study.with_name(f"{study.name.split('_')[0]}_uncompressed")
+    syntax = dcmread(paths[0], stop_before_pixels=True).file_meta.TransferSyntaxUID
+    plugins = get_decoder(syntax).available_plugins or ("",)  # pydicom itself, where nothing is compressed
+    seconds: dict[str, float | None] = {}
+    for plugin in plugins:
+        with multiprocessing.get_context("spawn").Pool(cores) as pool:
+            exact = all(pool.starmap(_is_exact, [(path, truth / path.name, plugin) for path in paths]))
+            seconds[plugin or "pydicom"] = (
+                _decoded_by_all(pool, paths, plugin, repeats, cores) if exact else None
+            )
+    return seconds
+
+
+def _decoded_by_all(pool: Pool, paths: list[Path], plugin: str, repeats: int, cores: int) -> float:
+    """The median of the repeats, each as long as the slowest process."""
+    shares = [(paths[i::cores], plugin) for i in range(cores)]
+    return median(max(pool.starmap(_decode_s, shares, chunksize=1)) for _ in range(repeats))
+
+
+def _is_exact(path: Path, truth: Path, plugin: str) -> bool:
+    decoded = _decoded(dcmread(path), plugin)
+    return np.array_equal(decoded, dcmread(truth).pixel_array)
+
+
+def _decode_s(paths: list[Path], plugin: str) -> float:
+    datasets = [dcmread(path) for path in paths]
+    for dataset in datasets:
+        dataset.PixelData  # noqa: B018  # read and parsed now, not while it is timed
+    start = time.perf_counter()
+    for dataset in datasets:
+        _decoded(dataset, plugin)
+    return time.perf_counter() - start
+
+
+def _decoded(dataset: Dataset, plugin: str) -> np.ndarray[Any, np.dtype[Any]]:
+    decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+    return decoder.as_array(dataset, decoding_plugin=plugin)[0]
+
+
+def matrix_rate(repeats: int = 15) -> float:
+    """Gigaflop a second of a float32 matrix product, the best of some."""
+    a, b = torch.rand(2, MATRIX, MATRIX)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        seconds.append(time.perf_counter() - start)
+    return 2 * MATRIX**3 / min(seconds) / 1e9
+
+
+# --- ours ----------------------------------------------------------------------------------------
+
+
+def plain_loop(study: Path, models: Models, repeats: int) -> dict[str, float]:
+    """Median seconds of each stage."""
+    bench_stages.one_pass(study, models, bench_stages.Stopwatch())
+    watch = bench_stages.Stopwatch()
+    for _ in range(repeats):
+        bench_stages.one_pass(study, models, watch)
+    return {name: median(seconds) for name, seconds in watch.seconds.items()}
+
+
+def whole_run(study: Path, copies: int, cores: int, weights: Path | None) -> dict[str, Any]:
+    """Seconds a study, utilisation of the cores and peak memory of `vfscreen run`."""
+    few, many = (one_run(study, n, cores, weights) for n in (FEW, copies))
+    clock_s = many["seconds"] - few["seconds"]
+    return {
+        "seconds_each": clock_s / (copies - FEW),
+        "utilisation": (many["cpu_s"] - few["cpu_s"]) / clock_s / cores,
+        "start_s": few["seconds"] - FEW * clock_s / (copies - FEW),
+        **{name: many[name] for name in ("peak_mib", "peak_processes", "statuses", "stage_seconds_each")},
+    }
+
+
+def one_run(study: Path, copies: int, cores: int, weights: Path | None) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="vfscreen-floor-run-") as folder:
+        manifest, results = Path(folder) / "manifest.csv", Path(folder) / "results"
+        with manifest.open("w", newline="") as file:
+            rows = [(study.resolve(), f"study_{i:05d}", f"patient_{i:05d}") for i in range(copies)]
+            csv.writer(file).writerows([("path", "study_id", "patient_id"), *rows])
+        options = ("--workers", cores, "--device", "cpu", "--weights", weights)
+        command = faults.vfscreen_run(manifest, results, *options)
+        before = _children_cpu_s()
+        samples = bench_night.watch(command, results)
+        return {"cpu_s": _children_cpu_s() - before, **bench_night.figures(results, samples)}
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+# --- shown ---------------------------------------------------------------------------------------
+
+
+def _show_stages(console: Console, figures: dict[str, Any], cores: int) -> None:
+    """Where the time of one study goes."""
+    floor, seconds, run = figures["floor"], figures["seconds"], figures["run"]
+    table = Table("of", "part", "s", "share", title=f"{figures['study']}, {figures['stored']}, {cores} cores")
+    parts = {"decode": floor["decode_s"], "arithmetic": floor["arithmetic_s"]}
+    for name, stages in (("floor", parts), ("loop", figures["loop_stages"])):
+        for stage, each in stages.items():
+            table.add_row(name, stage, f"{each:.3f}", f"{each / seconds[name]:.0%}")
+    for stage, each in run["stage_seconds_each"].items():
+        table.add_row("run", stage, f"{each:.3f}", f"{each / sum(run['stage_seconds_each'].values()):.0%}")
+    console.print(table)
+    decoders = ", ".join(
+        f"{name} {'gives other values' if s is None else f'{s:.3f} s'}"
+        for name, s in floor["decoders_s"].items()
+    )
+    gigaflop = ", ".join(f"{name} {value:.1f}" for name, value in floor["gigaflop"].items())
+    console.print(
+        f"Decoders: {decoders}. Gigaflop: {gigaflop}, at {floor['gigaflop_a_second']:.0f} a second."
+    )
+
+
+def _show(console: Console, figures: list[dict[str, Any]]) -> None:
+    headings = ("study", "stored", "floor, s", "loop, s", "to floor", "run, s", "to floor", "to loop")
+    table = Table(*headings, "cores used", "peak, MiB")
+    for each in figures:
+        seconds, ratio, run = each["seconds"], each["ratio_to_floor"], each["run"]
+        table.add_row(
+            each["study"],
+            each["stored"],
+            f"{seconds['floor']:.3f}",
+            f"{seconds['loop']:.3f}",
+            f"{ratio['loop']:.2f}",
+            f"{seconds['run']:.3f}",
+            f"{ratio['run']:.2f}",
+            f"{seconds['run'] / seconds['loop']:.2f}",
+            f"{run['utilisation']:.0%}",
+            f"{run['peak_mib']:.0f}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
