@@ -136,7 +136,7 @@ def test_prevalence_is_given_of_all_and_by_every_group():
 
 
 def metrics(folder, *rows):
-    columns = ("table", "group", "figure", "value", "n")
+    columns = ("table", "group", "figure", "value", "patients")
     path = folder / "metrics.json"
     path.write_text(json.dumps({"figures": [dict(zip(columns, row, strict=True)) for row in rows]}))
     return path

@@ -57,6 +57,9 @@ def test_metrics_have_sensitivity_and_specificity_with_their_numbers(out):
         sensitivity = figures["table 2", f"sensitivity by patient, {grade}"]
         specificity = figures["table 2", f"specificity by patient, {grade}"]
         assert (sensitivity["n"], specificity["n"]) == (deformed.sum(), (~deformed).sum())
+        patient = scans.patient.first()  # each has two scans
+        assert sensitivity["patients"] == patient[deformed].nunique() < sensitivity["n"]
+        assert specificity["patients"] == patient[~deformed].nunique()
         assert sensitivity["value"] == pytest.approx(called[deformed].mean())
         assert specificity["value"] == pytest.approx((~called[~deformed]).mean())
 
@@ -66,7 +69,7 @@ def test_the_csv_holds_the_figures_of_the_json(out):
         rows = list(csv.DictReader(stream))
     figures = json.loads((out / "metrics.json").read_text())["figures"]
     assert len(rows) == len(figures)
-    assert list(rows[0]) == ["table", "group", "figure", "value", "low", "high", "n"]
+    assert list(rows[0]) == ["table", "group", "figure", "value", "low", "high", "n", "patients"]
 
 
 def test_what_cannot_be_computed_is_null_with_its_number(tmp_path):

@@ -55,12 +55,13 @@ class Corrected:
 def accuracy_of_metrics(path: Path) -> dict[str, Accuracy]:
     """Sensitivity and specificity by patient from the metrics.json of `vfscreen evaluate`, by threshold.
 
-    A threshold at which it gives none is left out. Raises InputError where it gives none at all.
+    Where patients have several scans it counts patients, since scans of one are alike. A threshold at
+    which it gives none is left out. Raises InputError where it gives none at all.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["figures"]
         rows = [row for row in rows if (row["table"], row["group"]) == ("table 2", "all")]
-        figures = {row["figure"]: (row["value"], row["n"]) for row in rows}
+        figures = {row["figure"]: (row["value"], row["patients"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no metrics.json of vfscreen evaluate: {error!r}") from error
     found = {}

@@ -47,19 +47,21 @@ OF_VERTEBRAE: dict[str, Family] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its 95 % interval, NaN where there is none, and the number that it is of."""
+    """A figure with its 95 % interval, NaN where there is none, and the numbers that it is of."""
 
     value: float
     low: float
     high: float
     n: int
+    patients: int
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What a comparison of results with the truth gives.
 
-    `figures` is tidy: `table`, `group`, `figure`, `value`, `low` and `high` (the 95 % interval) and `n`;
+    `figures` is tidy: `table`, `group`, `figure`, `value`, `low` and `high` (the 95 % interval), `n` (of
+    vertebrae or scans) and `patients` (of whom they are);
     NaN where there is no value or interval. `differences` of two runs has `value`, `other`, `difference`,
     `low`, `high`, `p`, `n` instead, `difference` being `value` - `other`; None for one run. `pairs` is what
     all is computed from, and `repeats` the number of draws.
@@ -154,8 +156,11 @@ def _enough(estimate: Estimate, group: str, rows: pd.DataFrame) -> Estimate:
 
 def _table(estimates: Mapping[Key, Estimate]) -> pd.DataFrame:
     return pd.DataFrame(
-        [(*key, estimate.value, *estimate.interval, estimate.n) for key, estimate in estimates.items()],
-        columns=["table", "group", "figure", "value", "low", "high", "n"],
+        [
+            (*key, estimate.value, *estimate.interval, estimate.n, estimate.patients)
+            for key, estimate in estimates.items()
+        ],
+        columns=["table", "group", "figure", "value", "low", "high", "n", "patients"],
     )
 
 
