@@ -13,6 +13,9 @@ uncompressed, as JPEG 2000 lossless and as JPEG lossless (process 14, selection 
 - loop: our stages in one process, one study at a time, with all cores for torch;
 - run: `vfscreen run` with that many readers. Seconds a study are the slope between a short and a long run,
   so that start-up does not count; utilisation is the slope of the processors' time by that of the clock.
+
+Seconds of the processors (CPU) are given beside those of the clock: they hold, nearly, on a machine that does
+something else meanwhile. Memory and the processors' time are of the command and its children.
 """
 
 from __future__ import annotations
@@ -61,19 +64,26 @@ FEW = 4
 
 
 @dataclass(frozen=True)
-class Floor:
-    """Seconds that all cores together need at least, and of what they are made."""
+class Spent:
+    """Seconds of the clock, and of all processors together, which other work on the machine leaves alone."""
 
-    decode_s: float
-    arithmetic_s: float
+    seconds: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What all cores together need at least, and of what it is made."""
+
     decoder: str
-    decoders_s: dict[str, float | None]  # None: other values than those stored
+    decoders: dict[str, Spent | None]  # None: other values than those stored
+    decode: Spent
+    arithmetic: Spent
     gigaflop: dict[str, float]
-    gigaflop_a_second: float
 
     @property
-    def seconds(self) -> float:
-        return self.decode_s + self.arithmetic_s
+    def all(self) -> Spent:
+        return Spent(self.decode.seconds + self.arithmetic.seconds, self.decode.cpu_s + self.arithmetic.cpu_s)
 
 
 class FlopCount(bench_stages.Stopwatch):
@@ -123,11 +133,12 @@ def compared(
     floor = measured_floor(study, models, repeats, cores)
     loop = plain_loop(study, models, repeats)
     run = whole_run(study, copies, cores, weights)
-    each = {"floor": floor.seconds, "loop": sum(loop.values()), "run": run["seconds_each"]}
+    seconds = {"floor": floor.all.seconds, "loop": sum(loop.values()), "run": run["seconds_each"]}
     return {
-        "seconds": each,
-        "ratio_to_floor": {name: seconds / floor.seconds for name, seconds in each.items()},
-        "floor": asdict(floor),
+        "seconds": seconds,
+        "ratio_to_floor": {name: each / floor.all.seconds for name, each in seconds.items()},
+        "cpu_ratio_to_floor": run["cpu_s_each"] / floor.all.cpu_s,
+        "floor": {**asdict(floor), "all": asdict(floor.all)},
         "loop_stages": loop,
         "run": run,
     }
@@ -178,35 +189,40 @@ def _as_jpeg_lossless(source: Path, target: Path) -> None:
 
 def measured_floor(study: Path, models: Models, repeats: int, cores: int) -> Floor:
     decoders = decoding(study, repeats, cores)
-    valid = {name: seconds for name, seconds in decoders.items() if seconds is not None}
-    fastest = min(valid, key=lambda name: valid[name])
+    exact = {name: spent for name, spent in decoders.items() if spent}
+    fastest = min(exact, key=lambda name: exact[name].cpu_s)
     count = FlopCount()
     bench_stages.one_pass(study, models, count)
     gigaflop = {name: values[0] for name, values in count.seconds.items() if values[0]}
-    rate = matrix_rate()
-    return Floor(valid[fastest], sum(gigaflop.values()) / rate, fastest, decoders, gigaflop, rate)
+    whole = sum(gigaflop.values())
+    arithmetic = Spent(whole / matrix_rate(cores), whole / matrix_rate(1))
+    return Floor(fastest, decoders, exact[fastest], arithmetic, gigaflop)
 
 
-def decoding(study: Path, repeats: int, cores: int) -> dict[str, float | None]:
-    """Seconds of each plugin for all slices, by so many processes; None where its values are wrong."""
+def decoding(study: Path, repeats: int, cores: int) -> dict[str, Spent | None]:
+    """What each plugin spends on all slices, in so many processes; None where its values are wrong."""
     paths = sorted(study.iterdir())
     truth = study.with_name(f"{study.name.split('_')[0]}_uncompressed")
     syntax = dcmread(paths[0], stop_before_pixels=True).file_meta.TransferSyntaxUID
     plugins = get_decoder(syntax).available_plugins or ("",)  # pydicom itself, where nothing is compressed
-    seconds: dict[str, float | None] = {}
+    spent: dict[str, Spent | None] = {}
     for plugin in plugins:
         with multiprocessing.get_context("spawn").Pool(cores) as pool:
             exact = all(pool.starmap(_is_exact, [(path, truth / path.name, plugin) for path in paths]))
-            seconds[plugin or "pydicom"] = (
+            spent[plugin or "pydicom"] = (
                 _decoded_by_all(pool, paths, plugin, repeats, cores) if exact else None
             )
-    return seconds
+    return spent
 
 
-def _decoded_by_all(pool: Pool, paths: list[Path], plugin: str, repeats: int, cores: int) -> float:
-    """The median of the repeats, each as long as the slowest process."""
+def _decoded_by_all(pool: Pool, paths: list[Path], plugin: str, repeats: int, cores: int) -> Spent:
+    """The best of the repeats, each as long as the slowest process."""
     shares = [(paths[i::cores], plugin) for i in range(cores)]
-    return median(max(pool.starmap(_decode_s, shares, chunksize=1)) for _ in range(repeats))
+    passes = [pool.starmap(_decode, shares, chunksize=1) for _ in range(repeats)]
+    return Spent(
+        min(max(each.seconds for each in one) for one in passes),
+        min(sum(each.cpu_s for each in one) for one in passes),
+    )
 
 
 def _is_exact(path: Path, truth: Path, plugin: str) -> bool:
@@ -214,14 +230,14 @@ def _is_exact(path: Path, truth: Path, plugin: str) -> bool:
     return np.array_equal(decoded, dcmread(truth).pixel_array)
 
 
-def _decode_s(paths: list[Path], plugin: str) -> float:
+def _decode(paths: list[Path], plugin: str) -> Spent:
     datasets = [dcmread(path) for path in paths]
     for dataset in datasets:
         dataset.PixelData  # noqa: B018  # read and parsed now, not while it is timed
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for dataset in datasets:
         _decoded(dataset, plugin)
-    return time.perf_counter() - start
+    return Spent(time.perf_counter() - start, time.process_time() - cpu)
 
 
 def _decoded(dataset: Dataset, plugin: str) -> np.ndarray[Any, np.dtype[Any]]:
@@ -229,14 +245,17 @@ def _decoded(dataset: Dataset, plugin: str) -> np.ndarray[Any, np.dtype[Any]]:
     return decoder.as_array(dataset, decoding_plugin=plugin)[0]
 
 
-def matrix_rate(repeats: int = 15) -> float:
+def matrix_rate(threads: int, repeats: int = 15) -> float:
     """Gigaflop a second of a float32 matrix product, the best of some."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     a, b = torch.rand(2, MATRIX, MATRIX)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         torch.mm(a, b)
         seconds.append(time.perf_counter() - start)
+    torch.set_num_threads(before)
     return 2 * MATRIX**3 / min(seconds) / 1e9
 
 
@@ -255,11 +274,12 @@ def plain_loop(study: Path, models: Models, repeats: int) -> dict[str, float]:
 def whole_run(study: Path, copies: int, cores: int, weights: Path | None) -> dict[str, Any]:
     """Seconds a study, utilisation of the cores and peak memory of `vfscreen run`."""
     few, many = (one_run(study, n, cores, weights) for n in (FEW, copies))
-    clock_s = many["seconds"] - few["seconds"]
+    seconds_each, cpu_s_each = ((many[key] - few[key]) / (copies - FEW) for key in ("seconds", "cpu_s"))
     return {
-        "seconds_each": clock_s / (copies - FEW),
-        "utilisation": (many["cpu_s"] - few["cpu_s"]) / clock_s / cores,
-        "start_s": few["seconds"] - FEW * clock_s / (copies - FEW),
+        "seconds_each": seconds_each,
+        "cpu_s_each": cpu_s_each,
+        "utilisation": cpu_s_each / seconds_each / cores,
+        "start_s": few["seconds"] - FEW * seconds_each,
         **{name: many[name] for name in ("peak_mib", "peak_processes", "statuses", "stage_seconds_each")},
     }
 
@@ -287,42 +307,43 @@ def _children_cpu_s() -> float:
 
 def _show_stages(console: Console, figures: dict[str, Any], cores: int) -> None:
     """Where the time of one study goes."""
-    floor, seconds, run = figures["floor"], figures["seconds"], figures["run"]
+    floor, run = figures["floor"], figures["run"]
+    parts = {
+        "floor": {name: floor[name]["seconds"] for name in ("decode", "arithmetic")},
+        "loop": figures["loop_stages"],
+        "run, side by side": run["stage_seconds_each"],
+    }
     table = Table("of", "part", "s", "share", title=f"{figures['study']}, {figures['stored']}, {cores} cores")
-    parts = {"decode": floor["decode_s"], "arithmetic": floor["arithmetic_s"]}
-    for name, stages in (("floor", parts), ("loop", figures["loop_stages"])):
-        for stage, each in stages.items():
-            table.add_row(name, stage, f"{each:.3f}", f"{each / seconds[name]:.0%}")
-    for stage, each in run["stage_seconds_each"].items():
-        table.add_row("run", stage, f"{each:.3f}", f"{each / sum(run['stage_seconds_each'].values()):.0%}")
+    for whole, stages in parts.items():
+        for stage, seconds in stages.items():
+            table.add_row(whole, stage, f"{seconds:.3f}", f"{seconds / sum(stages.values()):.0%}")
     console.print(table)
-    decoders = ", ".join(
-        f"{name} {'gives other values' if s is None else f'{s:.3f} s'}"
-        for name, s in floor["decoders_s"].items()
-    )
-    gigaflop = ", ".join(f"{name} {value:.1f}" for name, value in floor["gigaflop"].items())
-    console.print(
-        f"Decoders: {decoders}. Gigaflop: {gigaflop}, at {floor['gigaflop_a_second']:.0f} a second."
-    )
+    for name, spent in floor["decoders"].items():
+        console.print(f"{name}: {spent['cpu_s']:.3f} CPU s" if spent else f"{name}: other values")
+    console.print("Gigaflop:", ", ".join(f"{name} {value:.1f}" for name, value in floor["gigaflop"].items()))
 
 
 def _show(console: Console, figures: list[dict[str, Any]]) -> None:
-    headings = ("study", "stored", "floor, s", "loop, s", "to floor", "run, s", "to floor", "to loop")
-    table = Table(*headings, "cores used", "peak, MiB")
+    names = (
+        "floor",
+        "loop",
+        "run",
+        "loop/floor",
+        "run/floor",
+        "CPU: floor",
+        "run",
+        "run/floor",
+        "used",
+        "MiB",
+    )
+    table = Table("study", "stored", *names)
     for each in figures:
         seconds, ratio, run = each["seconds"], each["ratio_to_floor"], each["run"]
-        table.add_row(
-            each["study"],
-            each["stored"],
-            f"{seconds['floor']:.3f}",
-            f"{seconds['loop']:.3f}",
-            f"{ratio['loop']:.2f}",
-            f"{seconds['run']:.3f}",
-            f"{ratio['run']:.2f}",
-            f"{seconds['run'] / seconds['loop']:.2f}",
-            f"{run['utilisation']:.0%}",
-            f"{run['peak_mib']:.0f}",
-        )
+        of_clock = (*seconds.values(), ratio["loop"], ratio["run"])
+        of_cpu = (each["floor"]["all"]["cpu_s"], run["cpu_s_each"], each["cpu_ratio_to_floor"])
+        numbers = [f"{value:.2f}" for value in (*of_clock, *of_cpu)]
+        name = (each["study"], each["stored"])
+        table.add_row(*name, *numbers, f"{run['utilisation']:.0%}", f"{run['peak_mib']:.0f}")
     console.print(table)
 
 
