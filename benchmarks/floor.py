@@ -26,7 +26,7 @@ import multiprocessing
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -49,6 +49,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEG2000Lossless
 from rich.console import Console
 from rich.table import Table
+from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from vfscreen import load_models, provenance
@@ -80,6 +81,7 @@ class Floor:
     decode: Spent
     arithmetic: Spent
     gigaflop: dict[str, float]
+    gigaflop_a_second: dict[str, float]  # of one core
 
     @property
     def all(self) -> Spent:
@@ -195,8 +197,9 @@ def measured_floor(study: Path, models: Models, repeats: int, cores: int) -> Flo
     bench_stages.one_pass(study, models, count)
     gigaflop = {name: values[0] for name, values in count.seconds.items() if values[0]}
     whole = sum(gigaflop.values())
-    arithmetic = Spent(whole / matrix_rate(cores), whole / matrix_rate(1))
-    return Floor(fastest, decoders, exact[fastest], arithmetic, gigaflop)
+    rates = {"matrix product": matrix_rate(1), "convolution": convolution_rate()}
+    arithmetic = Spent(whole / matrix_rate(cores), whole / rates["matrix product"])
+    return Floor(fastest, decoders, exact[fastest], arithmetic, gigaflop, rates)
 
 
 def decoding(study: Path, repeats: int, cores: int) -> dict[str, Spent | None]:
@@ -245,18 +248,31 @@ def _decoded(dataset: Dataset, plugin: str) -> np.ndarray[Any, np.dtype[Any]]:
     return decoder.as_array(dataset, decoding_plugin=plugin)[0]
 
 
-def matrix_rate(threads: int, repeats: int = 15) -> float:
-    """Gigaflop a second of a float32 matrix product, the best of some."""
+def matrix_rate(threads: int) -> float:
+    """Gigaflop a second of a large float32 matrix product."""
+    a, b = torch.rand(2, MATRIX, MATRIX)
+    return best_rate(lambda: torch.mm(a, b), 2 * MATRIX**3, threads)
+
+
+def convolution_rate() -> float:
+    """The same of a 3 x 3 convolution by one thread: some processors are faster there, by another library."""
+    channels, side = 128, 64
+    image = torch.rand(1, channels, side, side).to(memory_format=torch.channels_last)
+    kernel = torch.rand(channels, channels, 3, 3).to(memory_format=torch.channels_last)
+    return best_rate(lambda: conv2d(image, kernel), 2 * 9 * channels**2 * (side - 2) ** 2, threads=1)
+
+
+def best_rate(product: Callable[[], object], flop: int, threads: int, repeats: int = 15) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    a, b = torch.rand(2, MATRIX, MATRIX)
     seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        seconds.append(time.perf_counter() - start)
+    with torch.inference_mode():
+        for _ in range(repeats):
+            start = time.perf_counter()
+            product()
+            seconds.append(time.perf_counter() - start)
     torch.set_num_threads(before)
-    return 2 * MATRIX**3 / min(seconds) / 1e9
+    return flop / min(seconds) / 1e9
 
 
 # --- ours ----------------------------------------------------------------------------------------
@@ -320,7 +336,8 @@ def _show_stages(console: Console, figures: dict[str, Any], cores: int) -> None:
     console.print(table)
     for name, spent in floor["decoders"].items():
         console.print(f"{name}: {spent['cpu_s']:.3f} CPU s" if spent else f"{name}: other values")
-    console.print("Gigaflop:", ", ".join(f"{name} {value:.1f}" for name, value in floor["gigaflop"].items()))
+    for title, key in (("Gigaflop", "gigaflop"), ("Gigaflop a second of a core", "gigaflop_a_second")):
+        console.print(f"{title}:", ", ".join(f"{name} {value:.1f}" for name, value in floor[key].items()))
 
 
 def _show(console: Console, figures: list[dict[str, Any]]) -> None:
