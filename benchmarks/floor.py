@@ -265,12 +265,13 @@ def convolution_rate() -> float:
 def best_rate(product: Callable[[], object], flop: int, threads: int, repeats: int = 15) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
     seconds = []
     with torch.inference_mode():
         for _ in range(repeats):
-            start = time.perf_counter()
+            start = clock()
             product()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
     torch.set_num_threads(before)
     return flop / min(seconds) / 1e9
 
@@ -341,27 +342,18 @@ def _show_stages(console: Console, figures: dict[str, Any], cores: int) -> None:
 
 
 def _show(console: Console, figures: list[dict[str, Any]]) -> None:
-    names = (
-        "floor",
-        "loop",
-        "run",
-        "loop/floor",
-        "run/floor",
-        "CPU: floor",
-        "run",
-        "run/floor",
-        "used",
-        "MiB",
-    )
-    table = Table("study", "stored", *names)
+    names = ("floor", "loop", "run", "loop / floor", "run / floor", "cores used", "peak, MiB")
+    clock = Table("study", "stored", *names, title="Seconds of the clock")
+    cpu = Table("study", "stored", "floor", "run", "run / floor", title="Seconds of the processors")
     for each in figures:
         seconds, ratio, run = each["seconds"], each["ratio_to_floor"], each["run"]
-        of_clock = (*seconds.values(), ratio["loop"], ratio["run"])
+        of_clock = [f"{value:.2f}" for value in (*seconds.values(), ratio["loop"], ratio["run"])]
         of_cpu = (each["floor"]["all"]["cpu_s"], run["cpu_s_each"], each["cpu_ratio_to_floor"])
-        numbers = [f"{value:.2f}" for value in (*of_clock, *of_cpu)]
         name = (each["study"], each["stored"])
-        table.add_row(*name, *numbers, f"{run['utilisation']:.0%}", f"{run['peak_mib']:.0f}")
-    console.print(table)
+        clock.add_row(*name, *of_clock, f"{run['utilisation']:.0%}", f"{run['peak_mib']:.0f}")
+        cpu.add_row(*name, *(f"{value:.2f}" for value in of_cpu))
+    console.print(clock)
+    console.print(cpu)
 
 
 if __name__ == "__main__":
