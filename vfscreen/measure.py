@@ -13,6 +13,8 @@ from vfscreen.study import Detection, Refined, Vertebra, cranial_first
 from vfscreen.volume import Floats
 
 MILD, MODERATE, SEVERE = 0.8, 0.74, 0.6  # the largest G of each grade
+THRESHOLDS = {"mild": MILD, "moderate": MODERATE}
+"""At or below which a vertebra counts as deformed, by the grade from which on."""
 FREEDOM = 5  # degrees of freedom of Student's t, the law of the second look's errors
 SPREAD_TO_SD = np.sqrt(FREEDOM / (FREEDOM - 2))  # a spread is the scale of that law
 SHAPES = ("wedge", "biconcave", "crush")  # the smallest height is the anterior, middle, posterior one

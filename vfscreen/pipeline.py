@@ -216,17 +216,14 @@ def _superseded(
 
     A measured study that was only moved away or deleted keeps its row: nothing measured is lost.
     """
-    keys = {_key(study, names) for study in listed}
-    sources = {source for _, source in keys}
+    ids = {names.study(study.study_id) for study in listed}
+    sources = {names.source(study.source) for study in listed}
     stamps = {names.stamp(study.stamp) for study in listed}
-    gone = {key: row for key, row in finished.items() if key not in keys}
-    known = {study_id for study_id, _ in keys}
+    gone = {key: row for key, row in finished.items() if key[0] not in ids}
     superseded = [
-        key
-        for key, row in gone.items()
-        if key[0] not in known and (key[1] in sources or row.stamp in stamps or not row.is_measured)
+        key for key, row in gone.items() if key[1] in sources or row.stamp in stamps or not row.is_measured
     ]
-    kept = sum(key[0] not in known for key in gone) - len(superseded)
+    kept = len(gone) - len(superseded)
     if kept:
         logger.warning("%d studies of earlier calls are in the archive no more; their rows stay.", kept)
     return superseded

@@ -106,8 +106,10 @@ class IndexedFolder:
 
     def _named_like_slices(self) -> list[str]:
         """Sentences on files that bear the name of a slice but do not begin as one."""
-        patterns = {_pattern(file.path.name) for file in self.files if file.found.images}
         others = [file.path.name for file in self.files if file.found == Found()]
+        if not others:
+            return []
+        patterns = {_pattern(file.path.name) for file in self.files if file.found.images}
         return [
             f"{name} is named like the slices but is not DICOM"
             for name in others

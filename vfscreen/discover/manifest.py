@@ -116,7 +116,8 @@ class _Places:
 
     def __init__(self, root: Path, look: Look, paths: Sequence[Path]) -> None:
         self._root, self._look = root, look
-        folders = {place: place.folders() for place in sorted(set(map(_Place.of, paths)))}
+        self._places = {path: _Place.of(path) for path in paths}
+        folders = {place: place.folders() for place in sorted(set(self._places.values()))}
         indexed = iter(index([folder for below in folders.values() for folder in below], look.index))
         self._indexed = {place: list(islice(indexed, len(below))) for place, below in folders.items()}
         self._studies: dict[_Place, list[FoundStudy]] = {}
@@ -133,7 +134,7 @@ class _Places:
     def studies(self, row: _Row) -> list[FoundStudy]:
         """What a row's folder holds, or the study of its slice; packed files beside it do not count."""
         path = self._root / row.path
-        place = _Place.of(path)
+        place = self._places[path]
         found = self._found(place)
         if place.is_beside:
             return self._of_file(path, found)
@@ -155,7 +156,7 @@ class _Places:
         uid = series.kind.series_uid
         if series is not study.chosen and uid and not series.kind.unsuitable:
             look = replace(self._look, wanted=frozenset({uid}))
-            study, _ = _by_file(grouped(self._root, self._indexed[_Place.of(path)], look))[path]
+            study, _ = _by_file(grouped(self._root, self._indexed[self._places[path]], look))[path]
         return [study]
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 
 from vfscreen.epidemiology.covariates import OLDEST, Covariates
-from vfscreen.epidemiology.dictionary import ANALYSIS, THRESHOLDS, names
+from vfscreen.epidemiology.dictionary import ANALYSIS, names
 from vfscreen.errors import InputError
+from vfscreen.measure import THRESHOLDS
 
 STATUSES = ("ok", "partial", "failed", "skipped")
 """The status of a study, the first one being the first choice."""

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from vfscreen.epidemiology.dictionary import ANALYSIS
 from vfscreen.errors import InputError
+from vfscreen.spreadsheets import read_csv
 
 KEYS = ("study_id", "patient_id")
 OLDEST = 120  # years
@@ -20,7 +21,6 @@ LONGEST_NAME = 32  # letters of a name in Stata
 
 _SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
 _TAKEN = {*(column.name for column in ANALYSIS), "all", "age_group_sex", "status", "error", "is_listed"}
-_SEPARATORS = ",;\t"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def _read(path: Path) -> pd.DataFrame:
             table = pd.read_parquet(path)
             table.index = pd.RangeIndex(1, len(table) + 1)
         else:
-            table = _read_csv(path)
+            table = read_csv(path, str, skip_blank_lines=False)
+            table.index = pd.RangeIndex(2, len(table) + 2)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} cannot be read as a table: {error}; give a CSV in UTF-8 or Parquet"
@@ -78,17 +79,6 @@ def _read(path: Path) -> pd.DataFrame:
     table = table.dropna(how="all").apply(_texts)
     if table.empty:
         raise InputError(f"{path} has no rows; give one row a patient or study")
-    return table
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig") as stream:
-        header = stream.readline()
-    separator = max(_SEPARATORS, key=header.count)
-    table = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", skip_blank_lines=False)
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells for names of the rows
-        raise ValueError("its rows have more cells than its header")
-    table.index = pd.RangeIndex(2, len(table) + 2)
     return table
 
 

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from vfscreen.measure import MILD, MODERATE
+from vfscreen.measure import MILD, MODERATE, THRESHOLDS
 
-THRESHOLDS = {"mild": MILD, "moderate": MODERATE}
 """The largest G of a case, by the name that tables and files give it."""
 
 _GRADES = "normal, mild, moderate, severe"

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vfscreen.epidemiology.dictionary import THRESHOLDS
+from vfscreen.measure import THRESHOLDS
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",

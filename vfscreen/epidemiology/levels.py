@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from vfscreen.epidemiology.dictionary import LEVELS, THRESHOLDS, names
+from vfscreen.epidemiology.dictionary import LEVELS, names
+from vfscreen.measure import THRESHOLDS
 
 ORDER = ("all", "C7", *(f"T{i}" for i in range(1, 13)), *(f"L{i}" for i in range(1, 6)), "unknown")
 

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 from scipy.stats import binomtest, norm
 
-from vfscreen.epidemiology.dictionary import PREVALENCE, THRESHOLDS, names
+from vfscreen.epidemiology.dictionary import PREVALENCE, names
 from vfscreen.errors import InputError
+from vfscreen.measure import THRESHOLDS
 
 _GROUPINGS = {"age_group": ["age_group"], "sex": ["sex"], "age_group_sex": ["age_group", "sex"]}
 _EVERYONE = {"grouping": "all", "age_group": "all", "sex": "all", "value": "all"}

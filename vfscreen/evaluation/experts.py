@@ -31,7 +31,14 @@ from vfscreen.evaluation.paper import EXPERTS, PATIENTS, VERTEBRAE
 from vfscreen.evaluation.thresholds import table_2
 from vfscreen.measure import genant_ratio, grade, heights_mm
 from vfscreen.study import HEIGHTS
-from vfscreen.training.annotation import MATCH_MM, MIN_VERTEBRAE, Annotation, keypoints_mm, read_annotation
+from vfscreen.training.annotation import (
+    MATCH_MM,
+    MIN_VERTEBRAE,
+    Annotation,
+    annotation_files,
+    keypoints_mm,
+    read_annotation,
+)
 from vfscreen.volume import Floats, VolumeGeometry
 
 SLICE_MM = 0.8  # of the whole data set MoscowRadiology CTLungCa-500
@@ -171,9 +178,7 @@ def _same(a: Floats, b: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _read(folder: Path) -> list[Annotation]:
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        raise InputError(f"{folder} holds no annotation: a .json file a study is expected there")
+    files = annotation_files(folder)
     annotations = [read_annotation(path) for path in files]
     file_of: dict[str, Path] = {}
     for path, annotation in zip(files, annotations, strict=True):

@@ -35,9 +35,7 @@ def write_evaluation(evaluation: Evaluation, out: Path, about: Mapping[str, Any]
     if evaluation.differences is not None:
         contents["differences.csv"] = evaluation.differences.to_csv(index=False).encode()
     contents["evaluation.html"] = page(evaluation, pictures, about).encode()
-    contents["metrics.json"] = (
-        json.dumps(metrics(evaluation, about), indent=1, allow_nan=False) + "\n"
-    ).encode()
+    contents["metrics.json"] = _as_json(metrics(evaluation, about))
     for name, content in contents.items():
         write_whole(out / name, content)
     for name in {"differences.csv", *(f"{picture}.svg" for picture in DRAWN)} - set(contents):
@@ -58,7 +56,7 @@ def write_experts(report: ExpertsReport, out: Path) -> None:
         "figures": rows,
     }
     write_whole(out / "metrics.csv", pd.DataFrame(rows).to_csv(index=False).encode())
-    write_whole(out / "metrics.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_whole(out / "metrics.json", _as_json(content))
 
 
 def about_run(results: Path) -> dict[str, Any]:
@@ -92,6 +90,10 @@ def metrics(evaluation: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]:
         "roc": _records(evaluation.roc),
         "free_response": _records(evaluation.free_response),
     }
+
+
+def _as_json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _records(table: pd.DataFrame) -> list[dict[Hashable, Any]]:

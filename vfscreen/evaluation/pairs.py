@@ -21,7 +21,7 @@ vertebrae not found.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,8 @@ def pair(results: Path, reference: Reference) -> pd.DataFrame:
     Raises InputError where the folder is no result folder, where no study is in both, or where the
     reference places its vertebrae by levels that the results do not know.
     """
-    studies, vertebrae = _tables(results)
+    studies = _read(results, "studies.parquet", OF_STUDY)
+    vertebrae = _read(results, "vertebrae.parquet", OF_VERTEBRA)
     rows = _linked(studies, reference, results)
     if reference.joined_by == "level" and vertebrae["level"].isna().all():
         raise InputError(
@@ -96,43 +97,42 @@ def pair(results: Path, reference: Reference) -> pd.DataFrame:
         )
     scans = _scans(studies, vertebrae, reference, rows)
     of_scan = vertebrae.groupby("study_id").indices
-    centers = vertebrae[CENTER].to_numpy()
-    paired = []
-    for study, study_id in zip(reference.studies, scans["study_id"], strict=True):
-        found = np.asarray(of_scan.get(study_id, []), int)
-        if reference.joined_by == "position":
-            paired.append(_by_position(study, found, centers[found]))
-        else:
-            paired.append(_by_label(study, found, vertebrae[reference.joined_by].iloc[found]))
-    _check_axes(reference, scans, paired, of_scan, centers)
+    found = [np.asarray(of_scan.get(study_id, []), int) for study_id in scans["study_id"]]
+    if reference.joined_by == "position":
+        paired = _all_by_position(reference, found, vertebrae[CENTER].to_numpy())
+    else:
+        labels = vertebrae[reference.joined_by]
+        paired = [
+            _by_label(study, rows, labels.iloc[rows])
+            for study, rows in zip(reference.studies, found, strict=True)
+        ]
     return _table(reference, scans, paired, vertebrae)
 
 
-def _check_axes(
-    reference: Reference,
-    scans: pd.DataFrame,
-    paired: Sequence[_Paired],
-    of_scan: Mapping[Hashable, Any],
-    centers_mm: Floats,
-) -> None:
-    """Raise InputError where nothing is found, but would be with x and y turned: that is RAS, not LPS."""
-    if reference.joined_by != "position" or any((each.detections >= 0).any() for each in paired):
-        return
-    turned = []
-    for study, study_id in zip(reference.studies, scans["study_id"], strict=True):
-        found = np.asarray(of_scan.get(study_id, []), int)
-        turned.append(_by_position(study, found, centers_mm[found] * [-1, -1, 1]).detections >= 0)
-    share = np.concatenate(turned)
-    if share.size and share.mean() > 0.5:
+def _all_by_position(reference: Reference, found: Sequence[Indices], centers_mm: Floats) -> Sequence[_Paired]:
+    """Raises InputError where nothing is found, but would be with x and y turned: that is RAS, not LPS."""
+
+    def in_axes(signs: Sequence[int]) -> list[_Paired]:
+        return [
+            _by_position(study, rows, centers_mm[rows] * signs)
+            for study, rows in zip(reference.studies, found, strict=True)
+        ]
+
+    paired = in_axes((1, 1, 1))
+    if any((each.detections >= 0).any() for each in paired):
+        return paired
+    turned = np.concatenate([each.detections >= 0 for each in in_axes((-1, -1, 1))])
+    if turned.size and turned.mean() > 0.5:
         raise InputError(
             f"{reference.path}: its vertebrae lie where those of the results would with x and y turned; "
             "positions are LPS, x to the patient's left and y to posterior, so turn their signs"
         )
+    return paired
 
 
 def unmatched(results: Path, reference: Reference) -> Unmatched:
     """The studies that only the reference or only the results hold. Raises InputError as `pair`."""
-    studies, _ = _tables(results)
+    studies = _read(results, "studies.parquet", OF_STUDY)
     rows = _linked(studies, reference, results)
     return Unmatched(
         tuple(study.name for study, row in zip(reference.studies, rows, strict=True) if row < 0),
@@ -140,22 +140,19 @@ def unmatched(results: Path, reference: Reference) -> Unmatched:
     )
 
 
-def _tables(results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Studies and vertebrae of a result folder."""
-    tables = []
-    for name, needed in (("studies.parquet", OF_STUDY), ("vertebrae.parquet", OF_VERTEBRA)):
-        path = results / name
-        if not path.is_file():
-            raise InputError(f"{results} is no result folder of `vfscreen run`: it holds no {name}")
-        try:
-            table = pd.read_parquet(path)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise InputError(f"{path} cannot be read as a table: {error}") from error
-        missing = [column for column in needed if column not in table]
-        if missing:
-            raise InputError(f"{path} lacks columns: {', '.join(missing)}; it is of another version")
-        tables.append(table)
-    return tables[0], tables[1]
+def _read(results: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:
+    """A table of a result folder, with the columns that are needed of it."""
+    path = results / name
+    if not path.is_file():
+        raise InputError(f"{results} is no result folder of `vfscreen run`: it holds no {name}")
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from error
+    missing = [column for column in needed if column not in table]
+    if missing:
+        raise InputError(f"{path} lacks columns: {', '.join(missing)}; it is of another version")
+    return table
 
 
 # --- studies -------------------------------------------------------------------------------------

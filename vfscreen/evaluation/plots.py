@@ -20,8 +20,8 @@ from vfscreen.evaluation.agreement import MEASURES
 from vfscreen.evaluation.evaluation import Evaluation
 from vfscreen.evaluation.evaluation import Figure as Shown
 from vfscreen.evaluation.groups import ALL
-from vfscreen.evaluation.thresholds import THRESHOLDS, UNITS
-from vfscreen.measure import MILD, MODERATE
+from vfscreen.evaluation.thresholds import UNITS
+from vfscreen.measure import MILD, MODERATE, THRESHOLDS
 
 INK = "#1b1b1c"
 MOST_POINTS = 1200  # drawn of a cloud, half of them deformed where there are so many

@@ -16,7 +16,8 @@ from vfscreen.evaluation.free_response import RATES
 from vfscreen.evaluation.grades import GRADES
 from vfscreen.evaluation.groups import ALL
 from vfscreen.evaluation.paper import PUBLISHED
-from vfscreen.evaluation.thresholds import THRESHOLDS, UNITS
+from vfscreen.evaluation.thresholds import UNITS
+from vfscreen.measure import THRESHOLDS
 from vfscreen.study import HEIGHTS
 
 NONE = "–"

@@ -14,9 +14,8 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 from vfscreen.evaluation.intervals import Draws, Estimate, auc, mean
-from vfscreen.measure import MILD, MODERATE
+from vfscreen.measure import THRESHOLDS
 
-THRESHOLDS = {"mild": MILD, "moderate": MODERATE}
 UNITS = ("vertebra", "patient")
 
 

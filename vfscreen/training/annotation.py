@@ -42,6 +42,14 @@ class Annotation:
     digest: str  # of the file
 
 
+def annotation_files(folder: Path) -> list[Path]:
+    """The annotations in a folder, one a study. Raises InputError where there are none."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise InputError(f"{folder} holds no annotation; one .json file a study is expected")
+    return files
+
+
 def read_annotation(path: Path) -> Annotation:
     """The annotation of one study. Raises InputError where the file is none."""
     text = path.read_bytes()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from vfscreen.study import StudyFiles
 from vfscreen.training.annotation import (
     MIN_VERTEBRAE,
     Annotation,
+    annotation_files,
     consensus,
     keypoints_mm,
     read_annotation,
@@ -34,6 +36,8 @@ from vfscreen.training.annotation import (
 from vfscreen.volume import Floats, Volume, VolumeGeometry
 
 log = logging.getLogger(__name__)
+
+_Made = TypeVar("_Made")
 
 REACH_MM = np.array([40.0, 45.0, 45.0])  # x, y, z round the annotated points: what samples are cut from
 TAGS = ["SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient"]
@@ -88,31 +92,37 @@ def load_studies(dicom: Path, annotation: Path, cache: Path) -> list[AnnotatedSt
     A study without usable images is warned of and left out. Raises InputError where no study is
     left, or where a file of `annotation` is none.
     """
+    return with_images(dicom, annotation, lambda _, one: _load(one, dicom, cache))
+
+
+def with_images(dicom: Path, annotation: Path, make: Callable[[Path, Annotation], _Made]) -> list[_Made]:
+    """What `make` gives of each file of `annotation`, and what is in it, where the study has usable images.
+
+    Where it raises StudyError, the study is warned of and left out. Raises InputError as `load_studies`.
+    """
     if not dicom.is_dir():
         raise InputError(
             f"{dicom} is no folder; the one that holds the annotated studies' folders is expected"
         )
-    files = sorted(annotation.glob("*.json"))
-    if not files:
-        raise InputError(f"{annotation} holds no annotation; one .json file a study is expected")
-    cache.mkdir(parents=True, exist_ok=True)
-    studies = []
+    files = annotation_files(annotation)
+    made = []
     for path in files:
         one = read_annotation(path)
         try:
-            studies.append(_load(one, dicom, cache))
+            made.append(make(path, one))
         except StudyError as error:
             log.warning("%s is left out: %s", one.name, error)
-    if not studies:
+    if not made:
         raise InputError(
             f"{dicom} holds the images of none of the {len(files)} studies of {annotation}; "
             f"folders named as in the annotation are expected there, such as {dicom / one.folder}"
         )
-    log.info("%d of %d annotated studies have images", len(studies), len(files))
-    return studies
+    log.info("%d of %d annotated studies have images", len(made), len(files))
+    return made
 
 
 def _load(annotation: Annotation, dicom: Path, cache: Path) -> AnnotatedStudy:
+    cache.mkdir(parents=True, exist_ok=True)
     facts = cache / f"{annotation.name}-{annotation.digest[:12]}.json"
     if not facts.exists():
         _store(annotation, dicom, facts)

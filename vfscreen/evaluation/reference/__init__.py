@@ -26,8 +26,6 @@ def read_reference(path: Path, dicom: Path | None = None) -> Reference:
     Raises InputError where it is of no kind, or cannot be read.
     """
     if dicom is not None:
-        if not dicom.is_dir():
-            raise InputError(f"{dicom} is no folder; the one with the annotated studies' DICOM is expected")
         return read_annotated(path, dicom)
     if path.is_dir():
         return _of_folder(path)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from vfscreen.errors import InputError, StudyError, TooShort
+from vfscreen.errors import TooShort
 from vfscreen.evaluation.matching import is_whole
 from vfscreen.evaluation.reference.model import Reference, ReferenceStudy, of_keypoints
 from vfscreen.readers import read_geometry
@@ -22,12 +21,9 @@ from vfscreen.training.annotation import (
     Annotation,
     consensus,
     keypoints_mm,
-    read_annotation,
 )
-from vfscreen.training.studies import series_files
+from vfscreen.training.studies import series_files, with_images
 from vfscreen.volume import Floats
-
-log = logging.getLogger(__name__)
 
 AS_ANNOTATED = ReadSettings(max_gap_mm=0.0)  # the annotation counts slices: none may be resampled
 BEYOND = np.arange(1.0, 4.1, 0.5)  # vertebrae beyond the ends of the annotation
@@ -43,21 +39,7 @@ def read_annotated(annotation: Path, dicom: Path) -> Reference:
     A vertebra counts that every expert annotated and the image shows whole. A study without images is
     warned of and left out. Raises InputError where no study is left, or a file is no annotation.
     """
-    files = sorted(annotation.glob("*.json"))
-    if not files:
-        raise InputError(f"{annotation} holds no annotation; one .json file a study is expected")
-    studies = []
-    for path in files:
-        one = read_annotation(path)
-        try:
-            studies.append(_study(one, _stored_levels(path), dicom))
-        except StudyError as error:
-            log.warning("%s is left out: %s", one.name, error)
-    if not studies:
-        raise InputError(
-            f"{dicom} holds the images of none of the {len(files)} studies of {annotation}; folders named as "
-            f"in the annotation are expected there, such as {dicom / one.folder}"
-        )
+    studies = with_images(dicom, annotation, lambda path, one: _study(one, _stored_levels(path), dicom))
     return Reference("expert annotation", annotation, tuple(studies))
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from vfscreen.errors import InputError
 from vfscreen.evaluation.reference.model import JoinedBy, Reference, ReferenceStudy
 from vfscreen.measure import genant_ratio, heights_mm
+from vfscreen.spreadsheets import read_csv
 from vfscreen.study import HEIGHTS, KEYPOINTS
 from vfscreen.volume import Floats
 
@@ -25,7 +26,6 @@ POINT_COLUMNS = [f"{name}_{axis}_mm" for name in KEYPOINTS for axis in "xyz"]
 CENTER_COLUMNS = [f"center_{axis}_mm" for axis in "xyz"]
 HEIGHT_COLUMNS = [f"height_{name}_mm" for name in HEIGHTS]
 RATIO = "genant_ratio"
-SEPARATORS = ",;\t"
 LOWEST_MM, HIGHEST_MM = 8.0, 50.0  # between which the median vertebra's largest height lies
 NUMBERS = [*POINT_COLUMNS, *CENTER_COLUMNS, *HEIGHT_COLUMNS, RATIO, "slice_mm"]
 
@@ -64,23 +64,16 @@ def read_table(path: Path) -> Reference:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        table = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        if path.suffix == ".csv":
+            table = read_csv(path, dict.fromkeys(TEXTS, str), skipinitialspace=True)
+        else:
+            table = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     for name in table.columns.intersection(NUMBERS):
         table[name] = _numbers(table[name], path)
     for name in table.columns.intersection(TEXTS):
         table[name] = table[name].map(str, na_action="ignore").astype(object)
-    return table
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig") as stream:
-        header = stream.readline()
-    separator = max(SEPARATORS, key=header.count)
-    table = pd.read_csv(path, sep=separator, dtype=dict.fromkeys(TEXTS, str), skipinitialspace=True)
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells for names of the rows
-        raise ValueError("its rows have more cells than its header")
     return table
 
 
