@@ -73,12 +73,56 @@ def test_results_beside_the_truth(vfscreen: Call, perfect: Path, tmp_path: Path)
     code, shown, _ = vfscreen("evaluate", perfect, "--reference", SAMPLE, "--out", tmp_path / "evaluation")
     assert code == 0
     assert "1.000 (n 52)" in shown
-    assert "1 studies have results that the reference does not know: bad" in shown
+    assert "1 study with results that the reference does not know: left out: bad" in shown
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     recall = next(row for row in metrics["figures"] if row["figure"] == "recall" and row["group"] == "all")
     assert (recall["value"], recall["n"]) == (1.0, 52)
     assert metrics["about"]["reference"]["kind"] == "simulated cohort"
     assert (tmp_path / "evaluation" / "evaluation.html").exists()
+
+
+def test_no_path_of_the_archive_stands_in_an_evaluation(
+    vfscreen: Call, perfect: Path, tmp_path: Path
+) -> None:
+    (perfect / "run.json").write_text(
+        json.dumps({"input": "/archive/SMITH_JOHN", "versions": {"vfscreen": "1"}})
+    )
+    out = tmp_path / "evaluation"
+    assert vfscreen("evaluate", perfect, "--reference", SAMPLE, "--against", perfect, "--out", out)[0] == 0
+    about = json.loads((out / "metrics.json").read_text())["about"]
+    assert about["reference"] == {"kind": "simulated cohort", "name": "truth.json"}
+    assert about["against"] == {"versions": {"vfscreen": "1"}}
+    for path in out.iterdir():
+        assert b"SMITH" not in path.read_bytes(), path.name
+        assert str(SAMPLE).encode() not in path.read_bytes(), path.name
+
+
+def test_studies_that_the_other_run_lost_are_told_and_count(
+    vfscreen: Call, perfect: Path, tmp_path: Path
+) -> None:
+    truth = json.loads((SAMPLE / "truth.json").read_text())
+    first = next(iter(truth))
+    points = [[v["keypoints_mm"][name] for name in KEYPOINTS] for v in truth[first]["vertebrae"]]
+    other = write_results(tmp_path / "other", {first: points})
+    out = tmp_path / "evaluation"
+    code, shown, _ = vfscreen("evaluate", perfect, "--reference", SAMPLE, "--against", other, "--out", out)
+    assert code == 0
+    assert f"The other run: {len(truth) - 1} studies of the reference without results" in shown
+    rows = pd.read_csv(out / "differences.csv").set_index(["table", "group", "figure"])
+    recall = rows.loc[("table 1", "all", "recall")]
+    assert (recall["value"], recall["other"]) == (1.0, pytest.approx(len(points) / 52))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(
+    vfscreen: Call, perfect: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    code, shown, complaint = vfscreen(
+        "evaluate", perfect, "--reference", tmp_path / "nothing", "--out", file / "out"
+    )
+    assert (code, shown) == (2, "")
+    assert f"nothing can be written to {file / 'out'}" in complaint
 
 
 def test_a_run_against_itself_differs_in_nothing(vfscreen: Call, perfect: Path, tmp_path: Path) -> None:
@@ -107,7 +151,7 @@ def test_experts_who_agree(vfscreen: Call, tmp_path: Path) -> None:
     assert code == 0
     assert "2 readings of 1 studies" in shown
     rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["figures"]
-    assert next(row for row in rows if row["name"] == "recall")["value"] == 1
+    assert next(row for row in rows if row["figure"] == "recall")["value"] == 1
 
 
 def test_what_cannot_be_compared_ends_with_2_and_one_line(
@@ -172,7 +216,16 @@ def test_accuracy_of_an_evaluation_corrects_the_prevalence(
     assert everyone.corrected == everyone.prevalence
 
 
-@pytest.mark.parametrize("option", ["--accuracy-mild=0.9", "--accuracy-mild=a,b,c,d", "--age-groups=60,50"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--accuracy-mild=0.9",
+        "--accuracy-mild=a,b,c,d",
+        *(f"--accuracy-mild=0.84,0.86,{n}" for n in ("nan,42", "58,inf", "10.7,42", "58,0", "1e20,42")),
+        *(f"--accuracy-mild={shares},58,42" for shares in ("nan,0.86", "0.84,inf", "84,86")),
+        "--age-groups=60,50",
+    ],
+)
 def test_numbers_that_are_none_are_refused(
     vfscreen: Call, perfect: Path, covariates: Path, tmp_path: Path, option: str
 ) -> None:
@@ -180,6 +233,41 @@ def test_numbers_that_are_none_are_refused(
     code, _, complaint = vfscreen("summarize", perfect, "--covariates", covariates, "--out", out, option)
     assert (code, complaint.count("\n")) == (2, 1)
     assert not out.exists()
+
+
+def test_figures_of_experts_correct_no_prevalence(
+    vfscreen: Call, perfect: Path, covariates: Path, tmp_path: Path
+) -> None:
+    folder = write_reading(tmp_path / "annotation" / "a.json", "one", "two")
+    vfscreen("evaluate", "experts", "--annotation", folder, "--out", tmp_path / "experts")
+    given = ("--covariates", covariates, "--accuracy", tmp_path / "experts" / "metrics.json")
+    code, _, complaint = vfscreen("summarize", perfect, *given, "--out", tmp_path / "summary")
+    assert (code, complaint.count("\n")) == (2, 1)
+    assert "give the metrics.json of `vfscreen evaluate RESULTS" in complaint
+
+
+def test_who_has_no_patient_or_fits_nobody_is_told(
+    vfscreen: Call, perfect: Path, covariates: Path, tmp_path: Path
+) -> None:
+    table = pd.read_parquet(perfect / "studies.parquet")
+    table.patient_id = table.patient_id.where(table.study_id != "normal", None)
+    table.to_parquet(perfect / "studies.parquet")
+    given = ("summarize", perfect, "--covariates", covariates, "--out", tmp_path / "summary")
+    told = vfscreen(*given)[1]
+    assert "1 study without a patient counts as a patient of its own." in told
+    assert "1 row of the covariates fits nobody in the results." in told
+    with covariates.open("a") as stream:
+        stream.write("stranger,60,f\n")
+    assert "2 rows of the covariates fit nobody in the results." in vfscreen(*given)[1]
+
+
+def test_a_summary_that_cannot_be_written_is_told_before_anything_is_read(
+    vfscreen: Call, covariates: Path, tmp_path: Path
+) -> None:
+    given = ("summarize", tmp_path / "no results", "--covariates", covariates)
+    code, _, complaint = vfscreen(*given, "--out", covariates / "summary")
+    assert (code, complaint.count("\n")) == (2, 1)
+    assert f"nothing can be written to {covariates / 'summary'}" in complaint
 
 
 def test_results_may_be_copied_without_run_json(vfscreen: Call, perfect: Path, tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def genant_ratio(heights_mm: Floats) -> Floats:
     """
     heights = np.asarray(heights_mm, float)
     smallest, largest = heights.min(-1), heights.max(-1)
-    ratio: Floats = np.divide(smallest, largest, out=np.full(smallest.shape, np.nan), where=largest > 0)
-    return ratio
+    ratio = np.divide(smallest, largest, out=np.full(smallest.shape, np.nan), where=largest > 0)
+    return np.round(ratio, 12)  # 9.3 / 15.5 is 0.6000000000000001, and would not be severe
 
 
 def grade(genant_ratio: float) -> str:

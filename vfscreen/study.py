@@ -23,6 +23,10 @@ KEYPOINTS = (
 
 HEIGHTS = ("anterior", "middle", "posterior")
 
+LEVELS = (*(f"C{i}" for i in range(1, 8)), *(f"T{i}" for i in range(1, 14)), *(f"L{i}" for i in range(1, 7)))
+"""From cranial to caudal, with T13 and L6, which few people have."""
+USUAL_LEVELS = tuple(level for level in LEVELS if level not in ("T13", "L6"))
+
 
 @dataclass(frozen=True)
 class StudyFiles:

@@ -166,6 +166,15 @@ def test_a_file_without_accuracy_is_refused_by_its_name(tmp_path, text):
         accuracy_of_metrics(tmp_path / "metrics.json")
 
 
+@pytest.mark.parametrize("name", ["name", "figure"])
+def test_figures_of_experts_are_no_accuracy_of_a_run(tmp_path, name):
+    row = {"table": "table 2", name: "sensitivity by patient, mild", "value": 0.9, "patients": 12}
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"studies": 12, "readings": 24, "figures": [{**row, "group": "all"}, row]}))
+    with pytest.raises(InputError, match=r"of `vfscreen evaluate experts`.*`vfscreen evaluate RESULTS"):
+        accuracy_of_metrics(path)
+
+
 def test_an_accuracy_that_is_none_is_refused():
     with pytest.raises(InputError, match="specificity is 86"):
         Accuracy(0.84, 86, 58, 42)

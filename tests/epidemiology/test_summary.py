@@ -186,6 +186,22 @@ def test_the_numbers_of_a_flow_add_up(drawn, listed):
     assert analysis.fracture_mild.notna().sum() == kept.n_patients[2]
 
 
+@settings(max_examples=60, deadline=None)
+@given(STUDIES, st.sets(st.integers(0, 11), min_size=1))
+def test_covariates_by_study_lack_a_patient_only_where_they_lack_all_studies(drawn, listed):
+    studies = table_of_studies(drawn)
+    names = [f"s{i}" for i in sorted(listed)]
+    assume(studies.study_id.isin(names).any())
+    known = pd.DataFrame({"study_id": names, "age": 60.0, "sex": "female"})
+    analysis = analysis_table(studies, Covariates("c.csv", "study_id", (), known))
+    is_listed = studies.study_id.isin(names)
+    patients = set(studies.patient_id[is_listed].dropna())
+    for row in analysis[analysis.study_status == "ok"].itertuples():
+        has_row = row.study_id in names or row.patient_id in patients
+        assert (row.excluded == "no_covariates") == (not has_row)
+    assert analysis.study_id.is_unique
+
+
 def ratios(status):
     return [0.7] if status in ("ok", "partial") else []
 
@@ -369,3 +385,181 @@ def test_rows_that_say_the_same_twice_and_empty_lines_do_no_harm(results, tmp_pa
     table = by_patient(summarize(results, tmp_path / "c.csv", tmp_path / "out"))
     assert table.sex[["a", "b"]].tolist() == ["female", "male"]
     assert table.age[["a", "b"]].tolist() == [60, 61]
+
+
+def test_a_status_that_no_study_has_is_refused(covariates, tmp_path):
+    results = write_results(tmp_path / "r", study("a1", "a", 0.9), study("b1", "b", 0.9, status="done"))
+    with pytest.raises(
+        InputError, match="status 'done' of study_id b1 is none of ok, partial, failed, skipped"
+    ):
+        summarize(results, covariates, tmp_path / "out")
+
+
+def by_centre(tmp_path, *centres):
+    """How many patients of each centre the prevalence is of, by the cell that tells the centre."""
+    patients = [f"p{i}" for i in range(len(centres))]
+    results = write_results(tmp_path / "r", *(study(f"s{name}", name, 0.9) for name in patients))
+    columns = {"patient_id": patients, "age": 60, "sex": "f", "centre": centres}
+    path = write_covariates(tmp_path / "c.csv", **columns)
+    table = summarize(results, path, tmp_path / "out", Options(by=["centre"])).prevalence
+    rows = table[(table.grouping == "centre") & (table.threshold == "mild")]
+    return dict(zip(rows.value, rows.n, strict=True))
+
+
+def test_only_an_empty_cell_has_no_group(tmp_path):
+    words = ["NA", "None", "nan", "null", "."]
+    assert by_centre(tmp_path, *words, None, None) == {**dict.fromkeys(words, 1), "missing": 2}
+
+
+def test_the_group_of_empty_cells_has_a_name_of_its_own(tmp_path):
+    assert by_centre(tmp_path, "missing", None, None, "missing_") == {
+        "missing": 1,
+        "missing_": 1,
+        "missing__": 2,
+    }
+
+
+@pytest.mark.parametrize("word", ["NA", ".", "NaN", "None", "null", "N/A", " "])
+def test_what_r_stata_and_python_write_for_unknown_is_no_age_and_no_sex(word, results, tmp_path):
+    columns = {"patient_id": ["a", "b", "c"], "age": [word, "60", "61"], "sex": ["f", word, "f"]}
+    table = by_patient(summarize(results, write_covariates(tmp_path / "c.csv", **columns), tmp_path / "out"))
+    assert table.excluded[["a", "b"]].tolist() == ["no_age", "no_sex"]
+    assert pd.isna(table.excluded["c"])
+
+
+def test_studies_whose_patient_is_na_are_no_single_patient(tmp_path):
+    results = write_results(tmp_path / "r", study("s1", None, 0.9), study("s2", None, 0.7))
+    columns = {"study_id": ["s1", "s2"], "patient_id": ["NA", "NA"], "age": [60, 70], "sex": ["f", "m"]}
+    summary = summarize(results, write_covariates(tmp_path / "c.csv", **columns), tmp_path / "out")
+    assert (len(summary.analysis), summary.n_without_patient) == (2, 2)
+
+
+TWO_SCANS = (
+    study("a1", "a", 0.9, date="2018-03-01"),
+    study("a2", "a", 0.7, date="2020-03-01"),
+    study("a3", "a", 0.6, date=None),
+    study("b1", "b", 0.9, date="2020-01-01"),
+)
+
+
+def listed(tmp_path, *studies, **columns):
+    """The analysis by patient, of two scans of a and one of b, with these columns of a CSV by study."""
+    results = write_results(tmp_path / "r", *(studies or TWO_SCANS))
+    path = write_covariates(tmp_path / "c.csv", **columns)
+    return by_patient(summarize(results, path, tmp_path / "out", Options(by=["site"])))
+
+
+def test_a_patient_whose_other_study_is_listed_is_as_much_older_as_lies_between(tmp_path):
+    columns = {"study_id": ["a1", "b1"], "age": [68, 50], "sex": ["f", "m"], "site": ["x", "y"]}
+    table = listed(tmp_path, **columns)
+    a = table.loc["a"]
+    assert (a.study_id, a.age, a.age_group, a.sex, a.site) == ("a2", 70, "70-79", "female", "x")
+    assert table.loc["b", ["age", "sex", "site"]].tolist() == [50, "male", "y"]
+
+
+def test_the_nearest_of_the_listed_studies_tells_the_age(tmp_path):
+    early, late = (
+        study("a0", "a", 0.9, date="2008-03-01"),
+        study("a9", "a", status="failed", date="2021-03-01"),
+    )
+    columns = {"study_id": ["a0", "a3", "a9"], "age": [50, 51, 73], "sex": "f", "site": ["x", "y", "z"]}
+    a = listed(tmp_path, early, *TWO_SCANS, late, **columns).loc["a"]
+    assert (a.study_id, a.age, a.site) == ("a2", 72, "z")
+
+
+def test_the_study_itself_goes_before_every_other_one(tmp_path):
+    same_day = study("a0", "a", 0.5, status="partial", date="2020-03-01")
+    columns = {"study_id": ["a0", "a1", "a2"], "age": [1, 2, 72], "sex": "f", "site": "x"}
+    assert listed(tmp_path, same_day, *TWO_SCANS, **columns).age["a"] == 72
+
+
+def test_an_age_at_a_day_unknown_is_no_age_but_a_year_of_birth_is(tmp_path):
+    columns = {"study_id": ["a3", "b1"], "sex": "f", "site": "x"}
+    table = listed(tmp_path, **columns, age=[60, 60])
+    assert (table.excluded["a"], table.sex["a"]) == ("no_age", "female")
+    assert listed(tmp_path, **columns, birth_year=[1950, 1950]).age["a"] == 70
+
+
+def test_a_study_that_the_results_lack_still_tells_of_its_patient(tmp_path):
+    columns = {
+        "study_id": ["other", "b1"],
+        "patient_id": ["a", "b"],
+        "birth_year": 1950,
+        "sex": "f",
+        "site": 1,
+    }
+    assert listed(tmp_path, **columns).age["a"] == 70
+
+
+def test_two_sexes_of_one_patient_are_refused(tmp_path):
+    with pytest.raises(InputError, match="rows 2 and 4: studies a1 and a2 are of one patient"):
+        listed(tmp_path, study_id=["a1", "b1", "a2"], age=60, sex=["f", "m", "m"], site=1)
+
+
+def test_an_age_before_birth_is_refused_where_another_study_tells_it(tmp_path):
+    late = study("a9", "a", status="failed", date="2031-03-01")
+    with pytest.raises(InputError, match="at another study of the patient of study_id a2 gives an age of -5"):
+        listed(tmp_path, *TWO_SCANS, late, study_id=["a9", "b1"], age=[6, 60], sex="f", site=1)
+
+
+def test_a_study_of_two_patients_is_refused(tmp_path):
+    columns = {"study_id": ["a1", "b1"], "patient_id": ["a", "x"], "age": 60, "sex": "f", "site": 1}
+    with pytest.raises(InputError, match="study_id b1 is of patient_id x, but of b in the results") as raised:
+        listed(tmp_path, **columns)
+    assert "1 of 2 studies" in str(raised.value)
+    assert "--pseudonymise" in str(raised.value)
+
+
+@pytest.mark.parametrize("others", [[], ["a"]])
+@pytest.mark.parametrize(("ours", "theirs"), [("007", "7"), ("7", "007")])
+def test_ids_that_lost_their_leading_zeros_are_refused(ours, theirs, others, tmp_path):
+    results = write_results(tmp_path / "r", *(study(f"s{name}", name, 0.9) for name in (ours, "a")))
+    columns = {"patient_id": [theirs, *others], "age": 60, "sex": "f"}
+    path = write_covariates(tmp_path / "c.csv", **columns)
+    with pytest.raises(InputError, match=f"{theirs} is not in the results, but {ours} is.*leading zeros"):
+        summarize(results, path, tmp_path / "out")
+
+
+def test_patients_who_differ_in_zeros_alone_may_both_be_there(tmp_path):
+    results = write_results(tmp_path / "r", study("s1", "7", 0.9), study("s2", "007", 0.7))
+    path = write_covariates(tmp_path / "c.csv", patient_id=["007", "7"], age=[60, 61], sex="f")
+    assert by_patient(summarize(results, path, tmp_path / "out")).age[["007", "7"]].tolist() == [60, 61]
+
+
+def test_rows_that_fit_nobody_are_counted(summary, tmp_path):
+    assert summary.n_rows_of_nobody == 1  # z
+    results = write_results(tmp_path / "r", *TWO_SCANS)
+    columns = {"study_id": ["a1", "c1", "d1"], "patient_id": ["a", "a", "d"], "age": 60, "sex": "f"}
+    path = write_covariates(tmp_path / "c.csv", **columns)
+    assert summarize(results, path, tmp_path / "out").n_rows_of_nobody == 1  # d1; c1 is of a
+
+
+def test_groups_between_bounds_that_are_no_whole_years_are_named_by_both():
+    groups = age_group(pd.Series([50.5, 59.9, 60, 64.9, 65, 70]), [50.5, 60, 65, 70])
+    ends = ["50.5 to under 60"] * 2 + ["60-64"] * 2 + ["65-69", "70 and over"]
+    assert groups.astype(object).tolist() == ends
+
+
+@pytest.mark.parametrize(
+    ("ages", "is_warned"), [([0.6, 0.7, 0.8], True), ([0, 0, 0], True), ([61, 70, 5], False)]
+)
+def test_a_cohort_of_children_is_doubted(ages, is_warned, results, tmp_path, caplog):
+    path = write_covariates(tmp_path / "c.csv", patient_id=["a", "b", "c"], age=ages, sex="f")
+    summarize(results, path, tmp_path / "out")
+    assert ("ages are in years" in caplog.text) == is_warned
+
+
+def test_an_age_with_a_comma_is_refused_with_what_to_write(results, tmp_path):
+    (tmp_path / "c.csv").write_text("patient_id;age;sex\na;63,5;f\n")
+    with pytest.raises(InputError, match=r"row 2: age is '63,5'.*write 63\.5, not 63,5"):
+        summarize(results, tmp_path / "c.csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["c.CSV", "c.tsv", "c.TSV", "c.PARQUET"])
+def test_the_end_of_a_name_may_be_in_capitals(name, results, tmp_path):
+    table = pd.DataFrame({"patient_id": ["a", "b"], "age": [60, 61], "sex": "f"})
+    if name.lower().endswith("parquet"):
+        table.to_parquet(tmp_path / name)
+    else:
+        table.to_csv(tmp_path / name, index=False, sep="\t" if "tsv" in name.lower() else ",")
+    assert by_patient(summarize(results, tmp_path / name, tmp_path / "out")).age["b"] == 61

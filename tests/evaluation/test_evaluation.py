@@ -123,10 +123,30 @@ def test_two_runs_are_compared_on_the_scans_that_both_have():
     assert rows.loc[("table 1", "all", "recall"), "n"] == 20 * 20
 
 
-def test_two_runs_without_a_patient_in_common_are_an_error():
+def test_two_runs_without_a_scan_in_common_are_an_error():
     pairs = perfect(cohort(patients=10))
-    with pytest.raises(InputError, match="share no scan of a patient"):
-        evaluate(pairs, pairs.assign(patient="x" + pairs.patient))
+    with pytest.raises(InputError, match="share no scan"):
+        evaluate(pairs, pairs.assign(scan="x" + pairs.scan))
+
+
+def test_scans_that_one_run_lost_count_as_missed_there_and_belong_to_their_patients():
+    pairs = perfect(cohort(patients=20))
+    lost = missing(pairs, pairs.scan.str.endswith("b"))
+    lost = lost.assign(patient=lost.patient.where(lost.found, None))
+    evaluation = evaluate(lost, pairs, repeats=20)
+    rows = evaluation.differences.set_index(["table", "group", "figure"])
+    assert rows.loc[("table 1", "all", "recall"), ["value", "other"]].tolist() == [0.5, 1.0]
+    assert evaluation.counts["patients"] == 20
+    alone = evaluate(lost, repeats=20).counts
+    unknown = alone["scans of unknown patients, each counted as one"]
+    assert (alone["patients"], unknown) == (40, 20)
+
+
+def test_pseudonyms_in_one_run_do_not_part_it_from_the_other():
+    pairs = noisy(cohort(patients=20))
+    rows = evaluate(pairs, pairs.assign(patient="x" + pairs.patient), repeats=50).differences
+    assert (rows.difference.dropna() == 0).all()
+    assert (rows.low.dropna() == 0).all()
 
 
 def test_two_runs_with_another_truth_are_an_error():

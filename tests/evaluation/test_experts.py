@@ -35,7 +35,7 @@ def write(folder, name="a", uid=None, **experts):
 
 
 def figures(folder):
-    return {row["name"]: row["value"] for row in evaluate_experts(folder, repeats=20).rows()}
+    return {row["figure"]: row["value"] for row in evaluate_experts(folder, repeats=20).rows()}
 
 
 def test_experts_who_agree_are_perfect(tmp_path):
@@ -127,7 +127,7 @@ def test_studies_with_one_reader_are_left_out_and_counted(tmp_path):
 
 def test_a_row_has_the_papers_figure_and_none_for_what_there_is_not(tmp_path):
     write(tmp_path, one=reading(RATIOS[:4]), two=reading(RATIOS[:4]))
-    rows = {row["name"]: row for row in evaluate_experts(tmp_path, repeats=20).rows()}
+    rows = {row["figure"]: row for row in evaluate_experts(tmp_path, repeats=20).rows()}
     recall = rows["recall"]
     assert (recall["value"], recall["paper"], recall["low"]) == (1, 0.983, None)  # one patient: no interval
     assert recall["difference"] == pytest.approx(0.017)
@@ -198,7 +198,7 @@ def public():
 
 
 def test_the_public_annotation_gives_the_papers_experts(public):
-    rows = {row["name"]: row for row in public.rows()}
+    rows = {row["figure"]: row for row in public.rows()}
     assert (public.studies, public.readings, public.one_reader) == (100, 271, 0)
     off = {name: abs(rows[name]["difference"]) for name in EXPERTS}
     assert max(value for name, value in off.items() if "error" not in name) < 0.031

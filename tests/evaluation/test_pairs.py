@@ -11,7 +11,7 @@ import pytest
 
 from vfscreen.errors import InputError, ReaderDied
 from vfscreen.evaluation.figures import figures_of
-from vfscreen.evaluation.pairs import COLUMNS, Unmatched, pair, unmatched
+from vfscreen.evaluation.pairs import COLUMNS, Unmatched, nothing_found, pair, unmatched
 from vfscreen.evaluation.reference import read_reference
 from vfscreen.evaluation.reference.model import Reference, ReferenceStudy
 from vfscreen.measure import genant_ratio, grade, heights_mm, shape
@@ -109,9 +109,11 @@ def test_a_detection_beyond_5_mm_is_false_and_the_vertebra_not_found(tmp_path):
 
 def test_a_false_detection_keeps_its_own_columns_and_counts_for_the_scan(tmp_path):
     seen = np.concatenate([column(20), column((10, 20, 20)) + np.array([80, 0, 0])])
-    table = pair(results(tmp_path, record("a", seen)), reference(study(column(20), study_id="a")))
+    table = pair(
+        results(tmp_path, record("a", seen, patient="p")), reference(study(column(20), study_id="a"))
+    )
     false = table[table.is_false].iloc[0]
-    assert (false.anterior_mm, false.ratio, false.score, false.patient) == (10, 0.5, 0.9, "a")
+    assert (false.anterior_mm, false.ratio, false.score, false.patient) == (10, 0.5, 0.9, "p")
     assert false[["true_ratio", "true_middle_mm", "center_error_mm"]].isna().all()
     assert table.scan_ratio.tolist() == [0.5, 0.5]
 
@@ -137,7 +139,7 @@ def test_failed_and_missing_studies_have_all_their_vertebrae_missed(tmp_path):
     table = pair(out, reference(*(study(points, study_id=name) for name in "abc")))
     assert table.groupby("scan").found.sum().to_dict() == {"a": 2, "b": 0, "c": 0}
     assert table.groupby("scan").status.first().to_dict() == {"a": "ok", "b": "failed", "c": "missing"}
-    assert table.groupby("scan").patient.first().to_dict() == {"a": "a", "b": "p", "c": "c"}
+    assert table.groupby("scan").patient.first().to_dict() == {"a": None, "b": "p", "c": None}
     assert table[table.scan != "a"].scan_ratio.isna().all()
 
 
@@ -184,6 +186,87 @@ def test_a_name_that_many_studies_share_needs_its_folder(tmp_path):
     assert pair(out, truth).anterior_mm.tolist() == [15, 20]
     with pytest.raises(InputError, match="No study of the reference"):
         pair(out, reference(study(one, source="CT")))
+
+
+def test_the_same_last_folder_in_two_archives_is_not_the_same_study(tmp_path):
+    out = results(tmp_path, record("1", column(20), source="siteB/003"), record("x", column(20)))
+    truth = reference(study(column(20), source="arch/003"), study(column(20), study_id="x"))
+    assert unmatched(out, truth) == Unmatched(("arch/003",), ("siteB/003",))
+
+
+def test_a_study_known_by_the_end_of_its_name_alone_is_told(tmp_path):
+    out = results(tmp_path, record("1", column(20), source="siteB/003"))
+    assert unmatched(out, reference(study(column(20), source="003"))) == Unmatched(
+        (), (), (("003", "siteB/003"),)
+    )
+
+
+def test_a_patient_with_two_studies_needs_a_study_id(tmp_path):
+    out = results(tmp_path, *(record(name, column(20), patient="p") for name in "ab"))
+    with pytest.raises(InputError, match="patient p alone, of whom the results hold 2 studies"):
+        pair(out, reference(study(column(20), patient_id="p")))
+
+
+def test_where_not_one_vertebra_is_the_same_there_are_no_figures(tmp_path):
+    out = results(tmp_path, record("a", column(20, 20)), record("b", column(20, 20)))
+    far = column(20, 20) + np.array([9, 0, 0])
+    with pytest.raises(InputError, match=r"share studies, such as a, but not one vertebra \(paired by pos"):
+        pair(out, reference(study(far, study_id="a"), study(far, study_id="b")))
+    numbers = reference(by_label(("8", "9"), study_id="a"), joined_by="vertebra")
+    with pytest.raises(InputError, match="paired by vertebra"):
+        pair(out, numbers)
+    half = reference(study(far, study_id="a"), study(column(20, 20), study_id="b"))
+    assert nothing_found(pair(out, half)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "signs"), [("x and y", (-1, -1, 1)), ("x", (-1, 1, 1)), ("y", (1, -1, 1)), ("z", (1, 1, -1))]
+)
+def test_one_study_in_other_axes_among_many_is_told(tmp_path, axes, signs):
+    points = column(20, 19, 18, 17) + np.array([40, 50, 200])
+    names = [f"s{i}" for i in range(5)]
+    out = results(tmp_path, *(record(name, points) for name in names))
+    right = [study(points, study_id=name) for name in names[:-1]]
+    turned = study(points * np.array(signs), study_id=names[-1])
+    assert pair(out, reference(*right, study(points, study_id=names[-1]))).found.all()
+    with pytest.raises(InputError, match=f"study s4 lie where those of the results would with {axes} turned"):
+        pair(out, reference(*right, turned))
+
+
+def test_a_spine_near_the_middle_is_not_taken_for_one_in_other_axes(tmp_path):
+    truth = column(20, 20, 20) + np.array([4, 3, 0])
+    out = results(tmp_path, record("a", truth * np.array([-1, 1, 1])), record("b", truth))
+    table = pair(out, reference(study(truth, study_id="a"), study(truth, study_id="b")))
+    assert table.groupby("scan").found.sum().to_dict() == {"a": 0, "b": 3}
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_keypoint_that_is_no_finite_number_is_an_error(wrong):
+    points = column(20, 20)
+    points[1, 2, 0] = wrong
+    with pytest.raises(InputError, match="study a has a position, height or G that is no finite number"):
+        reference(study(points, study_id="a"))
+
+
+def test_a_slice_thickness_that_cannot_be_is_an_error():
+    with pytest.raises(InputError, match=r"slice_mm of study a is -1\.0"):
+        reference(study(column(20), study_id="a", slice_mm=-1.0))
+
+
+def test_positions_in_centimetres_are_an_error():
+    heights, centers = np.full((4, 3), 20.0), column(20, 20, 20, 20).mean(1) / 10
+    one = ReferenceStudy(heights, genant_ratio(heights), centers, NOTHING, (None,) * 4, study_id="a")
+    with pytest.raises(
+        InputError, match=r"study a lie 3\.0 mm apart, nearer than any do; positions are in mm"
+    ):
+        reference(one)
+
+
+def test_an_interrupted_run_is_told(tmp_path):
+    with ResultWriter(tmp_path, 0.74) as writer:
+        writer.add(record("a", column(20)))
+    with pytest.raises(InputError, match="interrupted"):
+        pair(tmp_path, reference(study(column(20), study_id="a")))
 
 
 def test_another_study_of_the_same_patient_is_not_taken_for_it(tmp_path):

@@ -205,6 +205,13 @@ def test_an_image_is_no_label_map(column, tmp_path):
         read_reference(tmp_path)
 
 
+def test_one_label_for_all_vertebrae_is_an_error(column, tmp_path):
+    labels, geometry = numbered(column, [15, 16, 17])
+    save(tmp_path / "a.nii", (labels > 0).astype(labels.dtype), geometry)
+    with pytest.raises(InputError, match=r"a\.nii has one label only, 1"):
+        read_reference(tmp_path)
+
+
 def test_labels_in_a_wrong_order_are_an_error(column, tmp_path):
     save(tmp_path / "a.nii", *numbered(column, [17, 15, 16]))
     with pytest.raises(InputError, match="do not follow one another"):

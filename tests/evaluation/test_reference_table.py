@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,9 @@ def keypoints(**heights):
     halves = [heights[f"height_{name.split('_')[0]}_mm"] / 2 for name in KEYPOINTS]
     up = [1 if name.endswith("superior") else -1 for name in KEYPOINTS]
     z = {f"{name}_z_mm": u * h for name, u, h in zip(KEYPOINTS, up, halves, strict=True)}
-    return {**{f"{name}_{axis}_mm": 0.0 for name in KEYPOINTS for axis in "xy"}, **z}
+    depth = {"anterior": -15.0, "middle": 0.0, "posterior": 15.0}
+    y = {f"{name}_y_mm": depth[name.split("_")[0]] for name in KEYPOINTS}
+    return {**{f"{name}_x_mm": 0.0 for name in KEYPOINTS}, **y, **z}
 
 
 def test_heights_and_centres_give_g_and_a_place(tmp_path):
@@ -105,7 +108,17 @@ def test_the_vertebrae_of_another_run_are_a_reference(tmp_path):
         ({"study_id": "a", **CENTERS}, "no measurement: neither height_anterior_mm.*genant_ratio"),
         (
             {"study_id": "a", **CENTERS, **HEIGHTS, "height_middle_mm": "tall"},
-            "height_middle_mm holds something",
+            "height_middle_mm is 'tall' in a row, which is no number",
+        ),
+        (
+            {"study_id": "a", **CENTERS, **HEIGHTS, "height_middle_mm": "11,27"},
+            r"'11,27' in a row, .* write 11\.27",
+        ),
+        ({"study_id": "a", **CENTERS, **HEIGHTS, "center_x_mm": "inf"}, "center_x_mm is 'inf'"),
+        ({"study_id": "a", **CENTERS, **HEIGHTS, "level": "T14"}, "level 'T14' is none of C1 to L6"),
+        (
+            {"study_id": "a", **CENTERS, **HEIGHTS, "genant_ratio": 0.5},
+            r"genant_ratio 0\.500 of a vertebra of study a is not that of its heights, 0\.",
         ),
         ({"study_id": "a", **CENTERS, **HEIGHTS, "height_middle_mm": None}, "study a has some of height"),
         ({"study_id": "a", **CENTERS, **HEIGHTS, "height_middle_mm": -3}, "study a has a height or a G"),
@@ -116,6 +129,42 @@ def test_the_vertebrae_of_another_run_are_a_reference(tmp_path):
 def test_a_table_that_cannot_be_used_is_refused_with_the_reason(tmp_path, row, message):
     with pytest.raises(InputError, match=rf"ref\.csv.*{message}"):
         read_reference(written(tmp_path / "ref.csv", row))
+
+
+def test_levels_and_numbers_are_read_as_spreadsheets_write_them(tmp_path):
+    levels = [{"study_id": "a", "level": text, "genant_ratio": 0.8} for text in ("t7", "Th8", "D9", " L1 ")]
+    assert read_reference(written(tmp_path / "levels.csv", *levels)).studies[0].labels == (
+        *("T7", "T8", "T9", "L1"),
+    )
+    numbers = [{"study_id": "a", "vertebra": text, "genant_ratio": 0.8} for text in ("1.0", "02", "10")]
+    assert read_reference(written(tmp_path / "numbers.CSV", *numbers)).studies[0].labels == ("1", "2", "10")
+    pd.DataFrame({"study_id": "a", "vertebra": [1.0, 2.0], "genant_ratio": 0.8}).to_parquet(
+        tmp_path / "floats.parquet"
+    )
+    assert read_reference(tmp_path / "floats.parquet").studies[0].labels == ("1", "2")
+
+
+def test_empty_rows_below_the_last_are_passed_over(tmp_path):
+    path = written(tmp_path / "ref.csv", {"study_id": "a", **CENTERS, **HEIGHTS})
+    path.write_text(path.read_text() + ",,,,,,\n,,,,,,\n")
+    assert len(read_reference(path).studies[0].centers_mm) == 1
+
+
+def test_heights_of_one_study_in_centimetres_are_told(tmp_path):
+    small = {name: value / 10 for name, value in HEIGHTS.items()}
+    rows = [{"study_id": name, **CENTERS, **(small if name == "c" else HEIGHTS)} for name in "abcde"]
+    with pytest.raises(InputError, match=r"study c are .* mm high or more, as those of nobody"):
+        read_reference(written(tmp_path / "ref.csv", *rows))
+
+
+def test_front_and_back_exchanged_are_told(tmp_path):
+    points = keypoints(**HEIGHTS)
+    other = {"anterior": "posterior", "posterior": "anterior"}
+    turned = {
+        re.sub("anterior|posterior", lambda m: other[m[0]], name): value for name, value in points.items()
+    }
+    with pytest.raises(InputError, match="study a lie behind the posterior ones"):
+        read_reference(written(tmp_path / "ref.csv", {"study_id": "a", **turned}))
 
 
 def test_a_vertebra_twice_is_an_error_that_names_its_study(tmp_path):

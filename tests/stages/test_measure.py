@@ -47,6 +47,14 @@ def test_heights_and_ratios_keep_leading_axes():
     assert genant_ratio(heights_mm(points)).shape == (4, 2)
 
 
+@pytest.mark.parametrize(
+    ("smallest", "largest", "expected"),
+    [(9.3, 15.5, "severe"), (18.5, 25.0, "moderate"), (15.2, 19.0, "mild"), (9.4, 15.5, "moderate")],
+)
+def test_a_ratio_that_is_a_threshold_in_decimals_has_its_grade(smallest, largest, expected):
+    assert grade(float(genant_ratio([largest, smallest, largest]))) == expected
+
+
 HEIGHTS = st.tuples(*[st.floats(5, 40)] * 3)
 
 

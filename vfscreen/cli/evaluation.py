@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,9 @@ from vfscreen.cli.options import Out
 from vfscreen.errors import InputError
 
 if TYPE_CHECKING:
-    from vfscreen.epidemiology import Accuracy
+    import pandas as pd
+
+    from vfscreen.epidemiology import Accuracy, Summary
     from vfscreen.evaluation.pairs import Unmatched
 
 EXPERTS = "experts"
@@ -88,26 +91,53 @@ def _evaluate_results(
     from vfscreen.evaluation.reference import read_reference
     from vfscreen.evaluation.terminal import terminal_tables
 
+    if out:
+        _check_writable(out)
     truth = read_reference(reference, dicom)
+    pairs = pair(results, truth)
     other = None if against is None else pair(against, truth)
-    evaluation = evaluated(pair(results, truth), other)
+    evaluation = evaluated(pairs, other)
     console = Console()
     for table in terminal_tables(evaluation):
         console.print(table)
-    for line in _left_out(unmatched(results, truth)):
+    remarks = _remarks(unmatched(results, truth), pairs)
+    if against is not None and other is not None:
+        remarks += [f"The other run: {line}" for line in _remarks(unmatched(against, truth), other)]
+    for line in remarks:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if out:
-        about = {"reference": {"kind": truth.kind, "path": str(truth.path)}, **about_run(results)}
+        about = {"reference": {"kind": truth.kind, "name": truth.path.name}, **about_run(results)}
+        if against is not None:
+            about["against"] = about_run(against)
         write_evaluation(evaluation, out, about)
         typer.echo(f"All figures, with the page evaluation.html, are in {out}")
 
 
-def _left_out(unmatched: Unmatched) -> list[str]:
-    sides = {
-        "of the reference have no results": unmatched.without_results,
-        "have results that the reference does not know": unmatched.without_reference,
+def _check_writable(out: Path) -> None:
+    """Before all is computed in vain."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"nothing can be written to {out}: {there} is no folder, or not yours to write to")
+
+
+def _remarks(unmatched: Unmatched, pairs: pd.DataFrame) -> list[str]:
+    """What a reader of the figures must know of the studies that they are of."""
+    from vfscreen.evaluation.pairs import nothing_found
+
+    scans = pairs.drop_duplicates("scan")
+    unmeasured = list(scans.scan[scans.scan_ratio.isna()])
+    studies = {
+        "of the reference without results: their vertebrae count as missed": unmatched.without_results,
+        "with results that the reference does not know: left out": unmatched.without_reference,
+        "without a measurement: by patient they count as not called": unmeasured,
+        "measured without one true vertebra found; do positions and numbers fit?": nothing_found(pairs),
+        "known by the end of the name alone": [f"{ours} = {theirs}" for ours, theirs in unmatched.by_name],
     }
-    return [f"{len(names)} studies {what}: {_listed(names)}" for what, names in sides.items() if names]
+    return [f"{_counted(names)} {what}: {_listed(names)}" for what, names in studies.items() if names]
+
+
+def _counted(studies: Sequence[str]) -> str:
+    return f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -119,11 +149,13 @@ def _evaluate_experts(annotation: Path, out: Path | None) -> None:
     from vfscreen.evaluation.outputs import write_experts
     from vfscreen.evaluation.terminal import experts_table
 
+    if out:
+        _check_writable(out)
     report = evaluate_experts(annotation)
     console = Console()
     console.print(experts_table(report))
     if report.one_reader:
-        console.print(f"{report.one_reader} studies with one reader are not compared.")
+        console.print(f"Not compared, since they have one reader: {report.one_reader} of the studies.")
     if out:
         write_experts(report, out)
         typer.echo(f"The figures are in {out / METRICS}")
@@ -172,6 +204,7 @@ def summarize(
     from vfscreen.epidemiology import summarize as summarized
     from vfscreen.epidemiology.terminal import summary_tables
 
+    _check_writable(out)
     known = accuracy_of_metrics(accuracy) if accuracy else {}
     given = {"mild": accuracy_mild, "moderate": accuracy_moderate}
     known |= {name: _accuracy(name, text) for name, text in given.items() if text}
@@ -179,17 +212,32 @@ def summarize(
     summary, console = summarized(results, covariates, out, options), Console()
     for table in summary_tables(summary):
         console.print(table)
-    if summary.n_without_patient:
-        typer.echo(f"{summary.n_without_patient} studies without a patient count as patients of their own.")
+    for line in _unfitting(summary):
+        typer.echo(line)
     typer.echo(f"Tables, flow chart and data dictionary are in {out}")
+
+
+def _unfitting(summary: Summary) -> list[str]:
+    """What of the results has no patient, and what of the covariates fits none."""
+    lone, unused = summary.n_without_patient, summary.n_rows_of_nobody
+    lines = {
+        f"{lone} studies without a patient count as patients of their own.": lone > 1,
+        "1 study without a patient counts as a patient of its own.": lone == 1,
+        f"{unused} rows of the covariates fit nobody in the results.": unused > 1,
+        "1 row of the covariates fits nobody in the results.": unused == 1,
+    }
+    return [line for line, holds in lines.items() if holds]
 
 
 def _accuracy(name: str, text: str) -> Accuracy:
     from vfscreen.epidemiology import Accuracy
 
     numbers = _numbers(f"--accuracy-{name}", text)
-    if len(numbers) != ACCURACY_NUMBERS:
-        raise InputError(f"--accuracy-{name} takes four numbers, as 0.84,0.86,58,42")
+    if len(numbers) != ACCURACY_NUMBERS or not all(number.is_integer() for number in numbers[2:]):
+        raise InputError(
+            f"--accuracy-{name} takes two shares and two whole numbers of patients, as 0.84,0.86,58,42, "
+            f"not {text!r}"
+        )
     sensitivity, specificity, n_positive, n_negative = numbers
     return Accuracy(sensitivity, specificity, int(n_positive), int(n_negative))
 

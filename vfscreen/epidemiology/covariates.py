@@ -20,7 +20,12 @@ YEARS = (1850, 2100)
 LONGEST_NAME = 32  # letters of a name in Stata
 
 _SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
-_TAKEN = {*(column.name for column in ANALYSIS), "all", "age_group_sex", "status", "error", "is_listed"}
+_UNKNOWN = {"na", "n/a", "#n/a", "<na>", "nan", "none", "null", "."}
+"""What R, Stata, SPSS, spreadsheets and Python write for an unknown value, in small letters."""
+_TAKEN = {
+    *(column.name for column in ANALYSIS),
+    *("all", "age_group_sex", "status", "error", "is_listed", "who", "years"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Covariates:
     """Covariates as read: one row a `key`, which is `study_id` or `patient_id`.
 
     `table` has the key, `sex`, `age` in years or `birth_year`, the columns named by `by`, and `patient_id`
-    where the file has both keys. Ids, sex and `by` are text, None where unknown.
+    where the file has both keys. Ids, sex and `by` are text, None where unknown: where the cell is empty, and
+    in ids, age, `birth_year` and sex also where it is NA, NaN or the like. Of a column of `by` NA is a value.
     """
 
     path: Path
@@ -54,7 +60,9 @@ def read_covariates(path: Path, by: Sequence[str] = ()) -> Covariates:
         raise InputError(f"{path} has no column age (in years) or birth_year{_has(table)}")
     _check_columns(table, by, path)
     low, high = (0, OLDEST) if age == "age" else YEARS
-    table = table[list(dict.fromkeys([*(name for name in KEYS if name in table), age, "sex", *by]))]
+    known = [*(name for name in KEYS if name in table), age, "sex"]
+    table = table[list(dict.fromkeys([*known, *by]))]
+    table = table.assign(**{name: _without_unknown(table[name]) for name in known})
     table = table.assign(**{age: _numbers(table, age, path, low, high), "sex": table.sex.map(_sex)})
     return Covariates(path, key, by, _one_row_a_key(table, key, path))
 
@@ -66,7 +74,7 @@ def _read(path: Path) -> pd.DataFrame:
             table = pd.read_parquet(path)
             table.index = pd.RangeIndex(1, len(table) + 1)
         else:
-            table = read_csv(path, str, skip_blank_lines=False)
+            table = read_csv(path, str, skip_blank_lines=False, keep_default_na=False, na_values=[""])
             table.index = pd.RangeIndex(2, len(table) + 2)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(
@@ -113,11 +121,17 @@ def _numbers(table: pd.DataFrame, name: str, path: Path, low: float, high: float
     wrong = table[name].notna() & ~numbers.between(low, high)
     if wrong.any():
         row = table[wrong].iloc[0]
+        has_comma = re.fullmatch(r"\d+,\d+", row[name])
+        mend = f"write {row[name].replace(',', '.')}, not {row[name]}" if has_comma else "mend it"
         raise InputError(
             f"{path}, row {row.name}: {name} is {row[name]!r}, which is no number from {low} to {high}; "
-            "mend it, or leave it empty where it is unknown"
+            f"{mend}, or leave it empty where it is unknown"
         )
     return numbers
+
+
+def _without_unknown(texts: pd.Series) -> pd.Series:
+    return texts.where(~texts.map(str.lower, na_action="ignore").isin(_UNKNOWN), None)
 
 
 def _sex(text: str | None) -> str | None:
@@ -127,7 +141,7 @@ def _sex(text: str | None) -> str | None:
 def _one_row_a_key(table: pd.DataFrame, key: str, path: Path) -> pd.DataFrame:
     if table[key].isna().any():
         raise InputError(
-            f"{path}, row {table[key].isna().idxmax()}: {key} is empty; fill it in or drop the row"
+            f"{path}, row {table[key].isna().idxmax()}: {key} is empty (as NA is); fill it in or drop the row"
         )
     table = table.drop_duplicates()
     again = table[table[key].duplicated()]

@@ -16,6 +16,8 @@ from vfscreen.epidemiology.dictionary import PREVALENCE, names
 from vfscreen.errors import InputError
 from vfscreen.measure import THRESHOLDS
 
+MOST_PATIENTS = 10**9
+
 _GROUPINGS = {"age_group": ["age_group"], "sex": ["sex"], "age_group_sex": ["age_group", "sex"]}
 _EVERYONE = {"grouping": "all", "age_group": "all", "sex": "all", "value": "all"}
 
@@ -24,7 +26,7 @@ _EVERYONE = {"grouping": "all", "age_group": "all", "sex": "all", "value": "all"
 class Accuracy:
     """Sensitivity and specificity by patient at one threshold, and how many patients each was measured on.
 
-    Raises InputError for a share outside 0 to 1 or a number below 1.
+    Raises InputError for a share outside 0 to 1 or a number outside 1 to `MOST_PATIENTS`.
     """
 
     sensitivity: float
@@ -37,9 +39,10 @@ class Accuracy:
         for name, share in (("sensitivity", self.sensitivity), ("specificity", self.specificity)):
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is {share}; give a share from 0 to 1")
-        if min(self.n_positive, self.n_negative) < 1:
+        if not all(1 <= n <= MOST_PATIENTS for n in (self.n_positive, self.n_negative)):
             raise InputError(
-                "sensitivity and specificity need the number of patients that they were measured on"
+                "sensitivity and specificity need the number of patients that they were measured on, "
+                f"1 to {MOST_PATIENTS:,}, not {self.n_positive:,} and {self.n_negative:,}"
             )
 
 
@@ -60,9 +63,14 @@ def accuracy_of_metrics(path: Path) -> dict[str, Accuracy]:
     which it gives none is left out. Raises InputError where it gives none at all.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["figures"]
-        rows = [row for row in rows if (row["table"], row["group"]) == ("table 2", "all")]
-        figures = {row["figure"]: (row["value"], row["patients"]) for row in rows}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "readings" in content:
+            raise InputError(
+                f"{path} is of `vfscreen evaluate experts` and tells of experts; give the metrics.json of "
+                "`vfscreen evaluate RESULTS --reference REF`"
+            )
+        rows = [row for row in content["figures"] if (row["table"], row["group"]) == ("table 2", "all")]
+        figures = {row["figure"]: (row["value"], int(row["patients"])) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no metrics.json of vfscreen evaluate: {error!r}") from error
     found = {}
@@ -71,7 +79,7 @@ def accuracy_of_metrics(path: Path) -> dict[str, Accuracy]:
             figures.get(f"{of} by patient, {name}", (None, 0)) for of in ("sensitivity", "specificity")
         )
         if se is not None and sp is not None:
-            found[name] = Accuracy(se, sp, int(n_positive), int(n_negative))
+            found[name] = Accuracy(se, sp, n_positive, n_negative)
     if not found:
         raise InputError(f"{path} gives no sensitivity and specificity by patient; evaluate on more patients")
     return found
@@ -152,8 +160,15 @@ def _groups(cohort: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str,
             named = dict(zip(columns, map(str, values), strict=True))
             yield {**_EVERYONE, "grouping": grouping, **named}, of
     for name in by:
-        for value, of in cohort.groupby(cohort[name].fillna("missing")):
+        for value, of in cohort.groupby(cohort[name].fillna(_name_of_empty(cohort[name]))):
             yield {**_EVERYONE, "grouping": name, "value": str(value)}, of
+
+
+def _name_of_empty(values: pd.Series) -> str:
+    name = "missing"
+    while (values == name).any():
+        name += "_"
+    return name
 
 
 def _figures(is_case: pd.Series, accuracy: Accuracy | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.errors import InvalidColumnName
 
-from vfscreen.epidemiology.cohort import analysis_table, read_results
+from vfscreen.epidemiology.cohort import analysis_table, identified, read_results, whose_rows
 from vfscreen.epidemiology.covariates import read_covariates
 from vfscreen.epidemiology.dictionary import ANALYSIS, data_dictionary
 from vfscreen.epidemiology.flow import flow_table
@@ -23,6 +24,9 @@ from vfscreen.epidemiology.prevalence import Accuracy, prevalence_table
 from vfscreen.errors import InputError
 from vfscreen.whole_files import write_whole
 
+log = logging.getLogger(__name__)
+
+ADULT = 18  # years
 _LONGEST_LABEL = 80  # letters of a variable's label in Stata
 
 
@@ -43,6 +47,7 @@ class Summary:
     """The tables of a cohort, in the columns of `dictionary.TABLES`, and the flow chart as SVG.
 
     `n_without_patient` studies have no known patient, and each is counted as a patient of its own.
+    `n_rows_of_nobody` rows of the covariates fit no patient of the results.
     """
 
     analysis: pd.DataFrame
@@ -52,6 +57,7 @@ class Summary:
     data_dictionary: pd.DataFrame
     chart: bytes
     n_without_patient: int
+    n_rows_of_nobody: int
 
 
 def summarize(results: Path, covariates: Path, out: Path, options: Options | None = None) -> Summary:
@@ -68,6 +74,8 @@ def summarize(results: Path, covariates: Path, out: Path, options: Options | Non
     if analysis.excluded.notna().all():
         counts = ", ".join(f"{why}: {n}" for why, n in analysis.excluded.value_counts().items())
         raise InputError(f"no patient can be analysed, of {len(analysis)} in {results} ({counts})")
+    if analysis.age.median() < ADULT:
+        log.warning("%s: the median age is %.3g; ages are in years", covariates, analysis.age.median())
     flow = flow_table(studies, analysis)
     summary = Summary(
         analysis=analysis,
@@ -77,6 +85,7 @@ def summarize(results: Path, covariates: Path, out: Path, options: Options | Non
         data_dictionary=data_dictionary(read.by),
         chart=flow_chart(flow, analysis),
         n_without_patient=int(analysis.patient_id.isna().sum()),
+        n_rows_of_nobody=int(whose_rows(identified(studies, read), read).isna().sum()),
     )
     _write(summary, out)
     return summary

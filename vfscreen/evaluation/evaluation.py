@@ -97,12 +97,15 @@ def evaluate(pairs: pd.DataFrame, other: pd.DataFrame | None = None, repeats: in
     Raises InputError where there is no true vertebra, and for two runs that share no patients or that were
     not compared with the same truth.
     """
+    if other is not None:
+        pairs, other = _with_patients_of(pairs, other), _with_patients_of(other, pairs)
+    n_unknown = pairs[pairs.patient.isna()].scan.nunique()
     pairs = _prepared(pairs)
     differences = None if other is None else compare(pairs, _prepared(other), repeats)
     return Evaluation(
         pairs=pairs,
         figures=_table(_estimates(pairs, repeats)),
-        counts=_counts(pairs),
+        counts=_counts(pairs, n_unknown),
         confusion=confusion(pairs),
         roc=roc(pairs),
         free_response=free_response(pairs),
@@ -112,7 +115,7 @@ def evaluate(pairs: pd.DataFrame, other: pd.DataFrame | None = None, repeats: in
 
 
 def compare(pairs: pd.DataFrame, other: pd.DataFrame, repeats: int = REPEATS) -> pd.DataFrame:
-    """Differences of every figure of two runs, `pairs` - `other`, on the scans that both have.
+    """Differences of every figure of two runs, `pairs` - `other`, on the scans of the reference.
 
     Both runs are figured on the same draws of patients, and `p` is two-sided: twice the smaller share of
     draws on one side of 0, counting one draw more on it (Davison and Hinkley 1997, ch. 4).
@@ -164,25 +167,30 @@ def _table(estimates: Mapping[Key, Estimate]) -> pd.DataFrame:
     )
 
 
+def _with_patients_of(pairs: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The table with the patients of the scans that it knows none of, as one run lost them."""
+    known = other.dropna(subset="patient").drop_duplicates("scan").set_index("scan").patient
+    return pairs.assign(patient=pairs.patient.fillna(pairs.scan.map(known)))
+
+
 def _shared(pairs: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of both on the scans that both have, with the same numbers of patients."""
-    scans = pd.MultiIndex.from_frame(pairs[["patient", "scan"]])
-    of_other = pd.MultiIndex.from_frame(other[["patient", "scan"]])
-    ours, theirs = pairs[scans.isin(of_other)], other[of_other.isin(scans)]
+    """The rows of both on the scans of both, which are the reference's, with the same patients."""
+    ours, theirs = pairs[pairs.scan.isin(other.scan)], other[other.scan.isin(pairs.scan)]
     if ours.empty:
         raise InputError(
-            "the two runs share no scan of a patient, so they cannot be compared in pairs; give the results "
-            "of both on the same studies"
+            "the two runs share no scan, so they cannot be compared in pairs; give the results of both on "
+            "the same studies"
         )
     if not _truth(ours).equals(_truth(theirs)):
         raise InputError(
             "the two runs were not compared with the same true vertebrae; pair both with the same reference"
         )
-    return _prepared(ours), _prepared(theirs)
+    patient_of = ours.drop_duplicates("scan").set_index("scan").patient
+    return _prepared(ours), _prepared(theirs.assign(patient=theirs.scan.map(patient_of)))
 
 
 def _truth(pairs: pd.DataFrame) -> pd.DataFrame:
-    columns = ["patient", "scan", "true_ratio"]
+    columns = ["scan", "true_ratio"]
     return pairs[~pairs.is_false][columns].sort_values(columns, ignore_index=True)
 
 
@@ -209,7 +217,7 @@ def p_value(differences: Floats) -> float:
     return float(min(1.0, 2 * (1 + smaller) / (1 + len(known))))
 
 
-def _counts(pairs: pd.DataFrame) -> dict[str, Any]:
+def _counts(pairs: pd.DataFrame, n_unknown: int) -> dict[str, Any]:
     """Numbers of what was compared, as the page's first table shows them."""
     true, scans = pairs[~pairs.is_false], pairs.drop_duplicates(["who", "scan"])
     by_status = scans.status.fillna("not in the results").value_counts()
@@ -217,6 +225,7 @@ def _counts(pairs: pd.DataFrame) -> dict[str, Any]:
     return {
         "patients": int(pairs.who.nunique()),
         "scans": len(scans),
+        "scans of unknown patients, each counted as one": n_unknown,
         "scans by status": {str(status): int(n) for status, n in by_status.items()},
         "scans without a measurement": int(scans.scan_ratio.isna().sum()),
         "true vertebrae": len(true),

@@ -41,6 +41,7 @@ from vfscreen.training.annotation import (
 )
 from vfscreen.volume import Floats, VolumeGeometry
 
+GROUP = "experts"
 SLICE_MM = 0.8  # of the whole data set MoscowRadiology CTLungCa-500
 IN_PLANE_MM = 0.7  # where the annotation does not tell: the mean of the public studies that do
 
@@ -70,9 +71,10 @@ class ExpertsReport:
     consensus: pd.DataFrame
 
     def rows(self) -> list[dict[str, Any]]:
-        """Each figure in a flat row: `table`, `name`, `value`, `low`, `high`, `paper`, `difference`.
+        """Each figure in a flat row, the columns of a run's and `paper`, `difference`.
 
-        `low` and `high` are the 95 % interval, `difference` is value - paper; None where there is none.
+        They are `table`, `group`, `figure`, `value`, `low` and `high` (the 95 % interval), `n`, `patients`;
+        `difference` is value - paper; None where there is none. The group is `experts`.
         """
         ratios = self.consensus.ratio
         worst = self.consensus.groupby("patient").ratio.min()
@@ -80,7 +82,7 @@ class ExpertsReport:
             *_count_rows("vertebrae", ratios, VERTEBRAE),
             *_count_rows("patients", worst, PATIENTS),
             *(
-                _row(table, name, figure.value, figure.interval, EXPERTS.get(name))
+                _row(table, name, figure, EXPERTS.get(name))
                 for table, figures in self.figures.items()
                 for name, figure in figures.items()
             ),
@@ -245,16 +247,25 @@ def _consensus(study: str, joined: Floats) -> pd.DataFrame:
 def _count_rows(what: str, ratios: pd.Series, published: Mapping[str, int]) -> Iterable[dict[str, Any]]:
     counts = Counter(map(grade, ratios))
     for name, paper in published.items():
-        yield _row("numbers", f"{what}, {name}", counts[name], (np.nan, np.nan), paper)
+        known = {"value": counts[name], "low": None, "high": None, "n": len(ratios), "patients": None}
+        yield {
+            **_key("numbers", f"{what}, {name}"),
+            **known,
+            "paper": paper,
+            "difference": counts[name] - paper,
+        }
 
 
-def _row(
-    table: str, name: str, value: float, interval: tuple[float, float], paper: float | None
-) -> dict[str, Any]:
-    low, high = interval
-    difference = np.nan if paper is None else value - paper
-    known = {"value": value, "low": low, "high": high, "paper": paper, "difference": difference}
-    return {"table": table, "name": name, **{key: _finite(number) for key, number in known.items()}}
+def _row(table: str, name: str, figure: Estimate, paper: float | None) -> dict[str, Any]:
+    low, high = figure.interval
+    known = {"value": figure.value, "low": low, "high": high, "n": figure.n, "patients": figure.patients}
+    difference = None if paper is None else figure.value - paper
+    numbers = {**known, "paper": paper, "difference": difference}
+    return {**_key(table, name), **{key: _finite(number) for key, number in numbers.items()}}
+
+
+def _key(table: str, name: str) -> dict[str, str]:
+    return {"table": table, "group": GROUP, "figure": name}
 
 
 def _finite(number: float | None) -> float | None:

@@ -18,8 +18,8 @@ from vfscreen.evaluation.page import page
 from vfscreen.evaluation.plots import DRAWN, draw
 from vfscreen.whole_files import write_whole
 
-ABOUT = ("input", "versions", "weights", "settings")
-"""What of run.json stands beside the figures."""
+ABOUT = ("versions", "weights", "settings")
+"""What of run.json stands beside the figures: no path, which may tell of patients and users."""
 
 
 def write_evaluation(evaluation: Evaluation, out: Path, about: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ One row a true vertebra and scan, then one row for each false detection:
 
 | column | meaning |
 | --- | --- |
-| `patient`, `scan` | whose rows a bootstrap draws together; the study, as the reference names it |
+| `patient`, `scan` | whom a bootstrap draws, None where unknown; the study, as the reference names it |
 | `level`, `slice_mm`, `dose` | level of the truth; slice spacing and dose group of the scan, where known |
 | `status` | of the study in the results: ok, partial, failed, skipped; missing where it has no row |
 | `found`, `is_false` | a true vertebra that has a detection; a detection without a true vertebra |
@@ -20,11 +20,9 @@ vertebrae not found.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,9 +30,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vfscreen.errors import InputError
+from vfscreen.evaluation.axes import check_axes
+from vfscreen.evaluation.links import linked
 from vfscreen.evaluation.matching import match
 from vfscreen.evaluation.reference.model import Reference, ReferenceStudy
-from vfscreen.evaluation.reference.names import tails
 from vfscreen.study import HEIGHTS
 from vfscreen.volume import Floats
 
@@ -58,18 +57,19 @@ COLUMNS = [
     *("true_ratio", *(f"true_{name}_mm" for name in HEIGHTS)),
     *(*MEASURED.values(), "center_error_mm", "scan_ratio"),
 ]
-LINKS = ("series_uid", "study_id", "source", "name", "patient_id")
-"""By what a study of the reference is found in the results: the first of these that is alike."""
-
 Indices = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
 class Unmatched:
-    """Studies that only one side knows, by name: of the reference without results, and the reverse."""
+    """Studies that only one side knows, by name: of the reference without results, and the reverse.
+
+    `by_name` are pairs of names of which one is the end of the other: the same study, as far as that tells.
+    """
 
     without_results: tuple[str, ...]
     without_reference: tuple[str, ...]
+    by_name: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,20 @@ class _Paired:
     center_error_mm: Floats
     false: Indices
 
+    @property
+    def n_found(self) -> int:
+        return int((self.detections >= 0).sum())
+
 
 def pair(results: Path, reference: Reference) -> pd.DataFrame:
     """The pairs table of a result folder: `COLUMNS`, as above.
 
-    Raises InputError where the folder is no result folder, where no study is in both, or where the
-    reference places its vertebrae by levels that the results do not know.
+    Raises InputError where the folder is no result folder, where no study is in both, where no detection
+    has a true vertebra, or where the reference's positions are of other axes or its levels unknown.
     """
     studies = _read(results, "studies.parquet", OF_STUDY)
     vertebrae = _read(results, "vertebrae.parquet", OF_VERTEBRA)
-    rows = _linked(studies, reference, results)
+    rows = linked(studies, reference, results).rows
     if reference.joined_by == "level" and vertebrae["level"].isna().all():
         raise InputError(
             f"{reference.path} places its vertebrae by level alone, and {results} knows no levels; add the "
@@ -99,50 +103,58 @@ def pair(results: Path, reference: Reference) -> pd.DataFrame:
     of_scan = vertebrae.groupby("study_id").indices
     found = [np.asarray(of_scan.get(study_id, []), int) for study_id in scans["study_id"]]
     if reference.joined_by == "position":
-        paired = _all_by_position(reference, found, vertebrae[CENTER].to_numpy())
+        centers_mm = vertebrae[CENTER].to_numpy()
+        paired = [
+            _by_position(study, rows, centers_mm[rows])
+            for study, rows in zip(reference.studies, found, strict=True)
+        ]
+        check_axes(reference, [centers_mm[rows] for rows in found], [each.n_found for each in paired])
     else:
         labels = vertebrae[reference.joined_by]
         paired = [
             _by_label(study, rows, labels.iloc[rows])
             for study, rows in zip(reference.studies, found, strict=True)
         ]
-    return _table(reference, scans, paired, vertebrae)
+    table = _table(reference, scans, paired, vertebrae)
+    _check_any_found(table, reference, results)
+    return table
 
 
-def _all_by_position(reference: Reference, found: Sequence[Indices], centers_mm: Floats) -> Sequence[_Paired]:
-    """Raises InputError where nothing is found, but would be with x and y turned: that is RAS, not LPS."""
+def nothing_found(pairs: pd.DataFrame) -> list[str]:
+    """The scans that have true vertebrae and detections, and none of these on one of those."""
+    of_scan = pairs.groupby("scan", sort=False)
+    n_true, n_found = of_scan.size() - of_scan.is_false.sum(), of_scan.found.sum()
+    measured = of_scan.scan_ratio.first().notna()
+    return list(n_true.index[(n_true > 0) & (n_found == 0) & measured])
 
-    def in_axes(signs: Sequence[int]) -> list[_Paired]:
-        return [
-            _by_position(study, rows, centers_mm[rows] * signs)
-            for study, rows in zip(reference.studies, found, strict=True)
-        ]
 
-    paired = in_axes((1, 1, 1))
-    if any((each.detections >= 0).any() for each in paired):
-        return paired
-    turned = np.concatenate([each.detections >= 0 for each in in_axes((-1, -1, 1))])
-    if turned.size and turned.mean() > 0.5:
+def _check_any_found(pairs: pd.DataFrame, reference: Reference, results: Path) -> None:
+    lost = nothing_found(pairs)
+    if lost and not pairs.found.any():
         raise InputError(
-            f"{reference.path}: its vertebrae lie where those of the results would with x and y turned; "
-            "positions are LPS, x to the patient's left and y to posterior, so turn their signs"
+            f"{reference.path} and {results} share studies, such as {lost[0]}, but not one vertebra (paired "
+            f"by {reference.joined_by}), so no figure can be given; see whether positions are LPS mm of "
+            "the same image, and numbers or levels those of these results"
         )
-    return paired
 
 
 def unmatched(results: Path, reference: Reference) -> Unmatched:
     """The studies that only the reference or only the results hold. Raises InputError as `pair`."""
     studies = _read(results, "studies.parquet", OF_STUDY)
-    rows = _linked(studies, reference, results)
+    links = linked(studies, reference, results)
+    names = [study.name for study in reference.studies]
     return Unmatched(
-        tuple(study.name for study, row in zip(reference.studies, rows, strict=True) if row < 0),
-        tuple(studies["source"].drop(rows[rows >= 0])),
+        tuple(name for name, row in zip(names, links.rows, strict=True) if row < 0),
+        tuple(studies["source"].drop(links.rows[links.rows >= 0])),
+        tuple((names[i], str(studies["source"].iloc[links.rows[i]])) for i in links.by_name),
     )
 
 
 def _read(results: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:
     """A table of a result folder, with the columns that are needed of it."""
     path = results / name
+    if not path.is_file() and (results / "parts").is_dir():
+        raise InputError(f"{results} is of a run that was interrupted; run its command again to finish it")
     if not path.is_file():
         raise InputError(f"{results} is no result folder of `vfscreen run`: it holds no {name}")
     try:
@@ -158,60 +170,6 @@ def _read(results: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:
 # --- studies -------------------------------------------------------------------------------------
 
 
-def _linked(studies: pd.DataFrame, reference: Reference, results: Path) -> Indices:
-    """The row of the results of each study of the reference, (n,); -1 where there is none."""
-    rows = np.full(len(reference.studies), -1)
-    known = studies[OF_STUDY].astype(object)
-    records = known.where(known.notna(), None).to_dict("records")
-    for link in LINKS:
-        ours = _holders(link, [study.keys() for study in reference.studies])
-        theirs = _holders(link, records)
-        for key in sorted(ours.keys() & theirs.keys(), key=len, reverse=True):
-            if len(ours[key]) == len(theirs[key]) == 1:
-                study, row = ours[key][0], theirs[key][0]
-                if rows[study] < 0 and row not in rows:
-                    rows[study] = row
-        if link == "name":
-            _check_ambiguous(ours, theirs, rows, reference)
-    if (rows < 0).all():
-        _refuse([study.name for study in reference.studies], list(studies["source"]), reference, results)
-    return rows
-
-
-def _holders(link: str, studies: Iterable[Mapping[Any, Any]]) -> dict[str, list[int]]:
-    """Which studies a key is of. A name is the end of a path, so that other folders may be in front."""
-    holders = defaultdict(list)
-    for i, study in enumerate(studies):
-        if link == "name":
-            keys = {tail for of in ("source", "study_id") if study.get(of) for tail in tails(study[of])}
-        else:
-            keys = {study[link]} if study.get(link) else set()
-        for key in keys:
-            holders[key].append(i)
-    return holders
-
-
-def _check_ambiguous(
-    ours: Mapping[str, list[int]], theirs: Mapping[str, list[int]], rows: Indices, reference: Reference
-) -> None:
-    for key in ours.keys() & theirs.keys():
-        lost = len(theirs[key]) == 1 and theirs[key][0] not in rows
-        if lost and (rows[ours[key]] < 0).all():
-            names = ", ".join(reference.studies[i].name for i in ours[key][:3])
-            raise InputError(
-                f"{reference.path} holds more than one truth that may be of study {key}: {names}; leave one, "
-                "or name them as the results do"
-            )
-
-
-def _refuse(ours: Sequence[str], theirs: Sequence[str], reference: Reference, results: Path) -> None:
-    raise InputError(
-        f"No study of the reference {reference.path} (such as {', '.join(ours[:2])}) is one of the results "
-        f"{results} (such as {', '.join(theirs[:2]) or 'none at all'}); name them alike, by series_uid, "
-        "study_id, source or patient_id"
-    )
-
-
 def _scans(
     studies: pd.DataFrame, vertebrae: pd.DataFrame, reference: Reference, rows: Indices
 ) -> pd.DataFrame:
@@ -223,7 +181,7 @@ def _scans(
         columns=["scan", "patient", "dose", "slice_mm"],
     ).astype({"slice_mm": float})
     return known.assign(
-        patient=known["patient"].fillna(screened["patient_id"]).fillna(known["scan"]),
+        patient=known["patient"].fillna(screened["patient_id"]),
         slice_mm=known["slice_mm"].fillna(screened["slice_spacing_mm"]),
         status=screened["status"].fillna("missing"),
         scan_ratio=screened["study_id"].map(smallest).astype(float),

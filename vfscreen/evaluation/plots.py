@@ -84,7 +84,8 @@ def _roc(evaluation: Evaluation) -> Figure:
             _operating_point(axes, evaluation, unit, grade)
         axes.set(title=f"by {unit}", xlabel="1 − specificity", ylabel="sensitivity", aspect="equal")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.legend(loc="lower right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right")
     return figure
 
 

@@ -28,7 +28,7 @@ def experts_table(report: ExpertsReport) -> Table:
     """Every figure of the experts beside the paper's."""
     rows = tuple(
         (
-            row["name"],
+            row["figure"],
             _figure(row["value"]),
             "" if row["low"] is None else f"{_figure(row['low'])} to {_figure(row['high'])}",
             _figure(row["paper"]),

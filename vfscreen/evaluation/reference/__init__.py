@@ -14,9 +14,9 @@ from vfscreen.evaluation.reference.table import TABLE_SUFFIXES, read_table
 __all__ = ["Reference", "ReferenceStudy", "read_reference"]
 
 EXPECTED = (
-    "expected is the folder of a simulated cohort (with truth.json), a table (.csv, .parquet, or the result "
-    "folder of another run), a folder of vertebra masks (NIfTI), or the expert annotation (.json files) "
-    "together with --dicom"
+    "expected is the folder of a simulated cohort (with truth.json), a table (.csv, .tsv, .parquet, or the "
+    "result folder of another run), a folder of vertebra masks (NIfTI), or the expert annotation (.json "
+    "files) together with --dicom"
 )
 
 
@@ -31,9 +31,9 @@ def read_reference(path: Path, dicom: Path | None = None) -> Reference:
         return _of_folder(path)
     if not path.is_file():
         raise InputError(f"The reference {path} is not there; {EXPECTED}")
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return read_simulated(path)
-    if path.suffix in TABLE_SUFFIXES:
+    if path.suffix.lower() in TABLE_SUFFIXES:
         return read_table(path)
     raise InputError(f"{path} is no reference; {EXPECTED}")
 

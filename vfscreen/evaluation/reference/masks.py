@@ -25,15 +25,12 @@ from vfscreen.evaluation.reference.model import Reference, ReferenceStudy, of_ke
 from vfscreen.evaluation.reference.names import without_endings
 from vfscreen.readers import nifti
 from vfscreen.settings import ReadSettings
-from vfscreen.study import StudyFiles
+from vfscreen.study import LEVELS, USUAL_LEVELS, StudyFiles
 from vfscreen.volume import Floats, Volume, VolumeGeometry
 
-LEVELS = [*(f"C{i}" for i in range(1, 8)), *(f"T{i}" for i in range(1, 14)), *(f"L{i}" for i in range(1, 7))]
-"""From cranial to caudal."""
 NOT_COUNTED = {f"C{i}" for i in range(1, 7)}  # vfscreen screens from C7 down
-_USUAL = [level for level in LEVELS if level not in ("T13", "L6")]
-VERSE = {**dict(enumerate(_USUAL, start=1)), 25: "L6", 28: "T13"}
-TOTAL_SEGMENTATOR = dict(zip(range(50, 26, -1), _USUAL, strict=True))
+VERSE = {**dict(enumerate(USUAL_LEVELS, start=1)), 25: "L6", 28: "T13"}
+TOTAL_SEGMENTATOR = dict(zip(range(50, 26, -1), USUAL_LEVELS, strict=True))
 LARGEST_LABEL = 255
 ONE_VERTEBRA = re.compile(rf"vertebrae_({'|'.join(LEVELS)})\.nii(\.gz)?")
 NAMED = re.compile(r'Key="(\d+)"[^>]*>\s*<!\[CDATA\[vertebrae_([CTL]\d+)\]\]>')
@@ -114,6 +111,11 @@ def _levels(path: Path, volume: Volume) -> Mapping[int, str]:
     alone = ONE_VERTEBRA.fullmatch(path.name)
     if alone:
         return {int(volume.hu.max()): alone[1]}
+    if volume.hu.max() == 1:
+        raise InputError(
+            f"{path} has one label only, 1, for all vertebrae; give each its own number, as VerSe or "
+            "TotalSegmentator do, or write one file vertebrae_LEVEL.nii.gz each"
+        )
     return _named(path) or (TOTAL_SEGMENTATOR if volume.hu.max() > max(VERSE) else VERSE)
 
 

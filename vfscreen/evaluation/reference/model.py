@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 
 from vfscreen.errors import InputError
 from vfscreen.evaluation.matching import MATCH_MM
@@ -87,7 +87,20 @@ class Reference:
                     "leave one of each"
                 )
         for study in self.studies:
+            _check_numbers(self.path, study, has_positions=self.joined_by == "position")
             _check_vertebrae(self.path, study)
+
+
+def _check_numbers(path: Path, study: ReferenceStudy, has_positions: bool) -> None:
+    """What is NaN would be a vertebra that no detection finds, and no message would say so."""
+    needed = [study.genant_ratios]
+    needed += [study.centers_mm, study.others_mm] if has_positions else []
+    if not all(np.isfinite(numbers).all() for numbers in needed) or np.isinf(study.heights_mm).any():
+        raise InputError(
+            f"{path}: a vertebra of study {study.name} has a position, height or G that is no finite number"
+        )
+    if study.slice_mm is not None and not 0 < study.slice_mm < np.inf:
+        raise InputError(f"{path}: slice_mm of study {study.name} is {study.slice_mm}; it is above 0 mm")
 
 
 def _check_vertebrae(path: Path, study: ReferenceStudy) -> None:
@@ -95,7 +108,16 @@ def _check_vertebrae(path: Path, study: ReferenceStudy) -> None:
     doubled = [label for label, count in counts.items() if count > 1]
     if doubled:
         raise InputError(f"{path}: vertebra {doubled[0]} of study {study.name} stands in it twice; leave one")
-    if len(study.centers_mm) > 1 and pdist(study.centers_mm).min() < MATCH_MM:
+    if len(study.centers_mm) < 2:
+        return
+    distances = squareform(pdist(study.centers_mm))
+    nearest = np.where(np.eye(len(distances), dtype=bool), np.inf, distances).min(0)
+    if len(nearest) > 2 and np.median(nearest) < MATCH_MM:
+        raise InputError(
+            f"{path}: the vertebrae of study {study.name} lie {np.median(nearest):.1f} mm apart, nearer than "
+            "any do; positions are in mm"
+        )
+    if nearest.min() < MATCH_MM:
         raise InputError(
             f"{path}: two vertebrae of study {study.name} lie less than {MATCH_MM:.0f} mm apart; leave "
             "one reading of each vertebra"

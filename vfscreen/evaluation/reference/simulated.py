@@ -12,10 +12,8 @@ import numpy as np
 
 from vfscreen.errors import InputError
 from vfscreen.evaluation.reference.model import Reference, ReferenceStudy, of_keypoints
-from vfscreen.study import KEYPOINTS
+from vfscreen.study import KEYPOINTS, USUAL_LEVELS
 from vfscreen.volume import Floats
-
-LEVELS = (*(f"C{i}" for i in range(1, 8)), *(f"T{i}" for i in range(1, 13)), *(f"L{i}" for i in range(1, 6)))
 
 
 def read_simulated(path: Path) -> Reference:
@@ -35,10 +33,10 @@ def _study(source: str, truth: Mapping[str, Any]) -> ReferenceStudy:
     vertebrae = truth["vertebrae"]
     points = [[each["keypoints_mm"][name] for name in KEYPOINTS] for each in vertebrae]
     keypoints = np.array(points, float).reshape(-1, 6, 3)
-    levels = [LEVELS.index(each["level"]) for each in vertebrae]
-    cut = [LEVELS.index(level) for level in truth["cut_levels"]]
+    levels = [USUAL_LEVELS.index(each["level"]) for each in vertebrae]
+    cut = [USUAL_LEVELS.index(level) for level in truth["cut_levels"]]
     others = _between(np.array(cut), np.array(levels), keypoints.mean(1)) if len(levels) > 1 else np.empty(0)
-    study = of_keypoints(keypoints, others, tuple(LEVELS[level] for level in levels))
+    study = of_keypoints(keypoints, others, tuple(USUAL_LEVELS[level] for level in levels))
     return replace(study, source=source, dose=truth.get("dose"), slice_mm=truth.get("slice_mm"))
 
 

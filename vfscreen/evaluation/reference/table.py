@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,10 @@ from vfscreen.errors import InputError
 from vfscreen.evaluation.reference.model import JoinedBy, Reference, ReferenceStudy
 from vfscreen.measure import genant_ratio, heights_mm
 from vfscreen.spreadsheets import read_csv
-from vfscreen.study import HEIGHTS, KEYPOINTS
+from vfscreen.study import HEIGHTS, KEYPOINTS, LEVELS
 from vfscreen.volume import Floats
 
-TABLE_SUFFIXES = (".csv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 KEYS = ["study_id", "series_uid", "source", "patient_id"]  # the first that it has tells its studies apart
 OF_STUDY = [*KEYS, "dose", "slice_mm"]
 TEXTS = [*KEYS, "level", "vertebra", "dose"]
@@ -27,6 +28,8 @@ CENTER_COLUMNS = [f"center_{axis}_mm" for axis in "xyz"]
 HEIGHT_COLUMNS = [f"height_{name}_mm" for name in HEIGHTS]
 RATIO = "genant_ratio"
 LOWEST_MM, HIGHEST_MM = 8.0, 50.0  # between which the median vertebra's largest height lies
+MOST_APART = 0.01  # between the G of a row and that of its heights, which may be rounded
+VERTEBRA = re.compile(r"0*(\d+)(\.0*)?")
 NUMBERS = [*POINT_COLUMNS, *CENTER_COLUMNS, *HEIGHT_COLUMNS, RATIO, "slice_mm"]
 
 
@@ -48,6 +51,7 @@ def read_table(path: Path) -> Reference:
         _check_filled(table, group, key, path)
     heights, ratios, centers = _measures(table, path)
     _check_values(table[key], heights, ratios, path)
+    _check_ratios(table, key, heights, path)
     lost = np.isnan(centers).any(1) if joined_by == "position" else table[joined_by].isna().to_numpy()
     if lost.any():
         raise InputError(
@@ -64,26 +68,53 @@ def read_table(path: Path) -> Reference:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        if path.suffix == ".csv":
-            table = read_csv(path, dict.fromkeys(TEXTS, str), skipinitialspace=True)
-        else:
+        if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
+        else:
+            table = read_csv(path, dict.fromkeys(TEXTS, str), skipinitialspace=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
+    table = table.dropna(how="all")  # a spreadsheet's empty rows below the last
     for name in table.columns.intersection(NUMBERS):
         table[name] = _numbers(table[name], path)
     for name in table.columns.intersection(TEXTS):
-        table[name] = table[name].map(str, na_action="ignore").astype(object)
+        table[name] = table[name].map(_text, na_action="ignore").astype(object)
+    if "vertebra" in table:
+        table["vertebra"] = table["vertebra"].map(_number_in_results, na_action="ignore")
+    if "level" in table:
+        table["level"] = _levels(table["level"], path)
     return table
 
 
 def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    try:
-        return pd.to_numeric(column).astype(float)
-    except (TypeError, ValueError) as error:
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    wrong = column.notna() & ~np.isfinite(numbers)
+    if wrong.any():
+        value = str(column[wrong].iloc[0])
+        hint = f"; write {value.replace(',', '.')}" if re.fullmatch(r"\s*-?\d+,\d+\s*", value) else ""
+        raise InputError(f"{path}: {column.name} is {value!r} in a row, which is no number as 21.4{hint}")
+    return numbers
+
+
+def _text(value: object) -> str | None:
+    return str(value).strip() or None
+
+
+def _number_in_results(text: str) -> str:
+    """`1` for `01` and `1.0`, as spreadsheets and columns with a null write it."""
+    number = VERTEBRA.fullmatch(text)
+    return number[1] if number else text
+
+
+def _levels(column: pd.Series, path: Path) -> pd.Series:
+    """`T7` for `t7`, `Th7` and `D7`."""
+    levels = column.map(lambda text: re.sub(r"^(TH|D)0*(?=\d)", "T", text.upper()), na_action="ignore")
+    unknown = levels.notna() & ~levels.isin(LEVELS)
+    if unknown.any():
         raise InputError(
-            f"{path}: column {column.name} holds something that is no number, as 21.4 ({error})"
-        ) from error
+            f"{path}: level {column[unknown].iloc[0]!r} is none of {LEVELS[0]} to {LEVELS[-1]}; write T7"
+        )
+    return levels
 
 
 def _joined_by(table: pd.DataFrame, path: Path) -> JoinedBy:
@@ -157,12 +188,33 @@ def _check_values(studies: pd.Series, heights: Floats, ratios: Floats, path: Pat
             f"{path}: a vertebra of study {studies.to_numpy()[wrong][0]} has a height or a G that cannot be; "
             f"heights are in mm, and {RATIO} lies above 0 and is 1 at most"
         )
-    tallest = heights.max(1)[~np.isnan(heights).any(1)]
-    if len(tallest) and not LOWEST_MM <= np.median(tallest) <= HIGHEST_MM:
+    tallest = pd.Series(heights.max(1)).groupby(studies.to_numpy()).median()
+    odd = tallest[tallest.notna() & ~tallest.between(LOWEST_MM, HIGHEST_MM)]
+    if len(odd):
         raise InputError(
-            f"{path}: half of its vertebrae are {np.median(tallest):.1f} mm high or more, as those of no "
-            "cohort; heights are in mm"
+            f"{path}: half of the vertebrae of study {odd.index[0]} are {odd.iloc[0]:.1f} mm high or more, "
+            "as those of nobody; heights are in mm"
         )
+
+
+def _check_ratios(table: pd.DataFrame, key: str, heights: Floats, path: Path) -> None:
+    """A G that is not that of its heights, and keypoints whose front lies behind, tell of a mistake."""
+    if RATIO in table:
+        apart = np.abs(table[RATIO].to_numpy() - genant_ratio(heights)) > MOST_APART
+        if apart.any():
+            row = table[apart].iloc[0]
+            raise InputError(
+                f"{path}: {RATIO} {row[RATIO]:.3f} of a vertebra of study {row[key]} is not that of its "
+                f"heights, {genant_ratio(heights)[apart][0]:.3f}; give one of the two"
+            )
+    if POINT_COLUMNS[0] in table:
+        front, back = ("anterior_superior_y_mm", "posterior_superior_y_mm")
+        behind = (table[front] > table[back]).groupby(table[key]).mean()
+        if (behind > 0.5).any():
+            raise InputError(
+                f"{path}: the anterior keypoints of study {behind.idxmax()} lie behind the posterior ones; "
+                "in LPS y grows to posterior, so turn its sign or give the columns their right names"
+            )
 
 
 def _study(
