@@ -42,7 +42,8 @@ class Localizer(nn.Module):
             grown = functional.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
             x = block(torch.cat([grown, skip], 1))
         maps = self.map(x)[:, 0].float()  # in half precision a centre would be some millimetres coarse
-        return soft_argmax(maps) * STRIDE, self.presence(x.amax((3, 4)).transpose(1, 2))[..., 0]
+        strongest = x.movedim(1, -1).amax(2).amax(2)  # (n, z, channels); amax((3, 4)) takes 20 times as long
+        return soft_argmax(maps) * STRIDE, self.presence(strongest)[..., 0]
 
 
 def soft_argmax(maps: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from vfscreen.errors import WeightsError
 from vfscreen.localize import LocalizerNetwork
 from vfscreen.networks.detector import Detector
 from vfscreen.networks.localizer import Localizer
+from vfscreen.networks.on_cpu import for_cpu
 from vfscreen.networks.refiner import Refiner
 from vfscreen.refine import RefinerNetwork
 from vfscreen.volume import Floats
@@ -65,7 +66,10 @@ def load_models(folder: str | Path | None = None, device: str = "auto") -> Model
         name: load_weights(weights_path(Path(folder), name), network) for name, network in networks.items()
     }
     for name, network in networks.items():
-        network.to(device).to(memory_format=LAYOUTS[name]).eval()  # type: ignore[call-overload]
+        network.eval()
+        if device == "cpu":
+            for_cpu(network)
+        network.to(device).to(memory_format=LAYOUTS[name])  # type: ignore[call-overload]
     on_device = {name: _OnDevice(network, device) for name, network in networks.items()}
     return Models(**on_device, device=device, provenance=provenance)
 
