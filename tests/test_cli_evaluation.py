@@ -113,6 +113,17 @@ def test_studies_that_the_other_run_lost_are_told_and_count(
     assert (recall["value"], recall["other"]) == (1.0, pytest.approx(len(points) / 52))
 
 
+def test_numbers_of_one_run_do_not_compare_two(vfscreen: Call, perfect: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    pd.read_parquet(perfect / "vertebrae.parquet")[["study_id", "vertebra", "genant_ratio"]].to_csv(table)
+    code, shown, _ = vfscreen("evaluate", perfect, "--reference", table)
+    assert code == 0
+    assert "Paired by number: right only for the run that gave the numbers." in shown
+    code, shown, complaint = vfscreen("evaluate", perfect, "--reference", table, "--against", perfect)
+    assert (code, shown) == (2, "")
+    assert "two runs cannot be compared" in complaint
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(
     vfscreen: Call, perfect: Path, tmp_path: Path
 ) -> None:

@@ -358,7 +358,7 @@ def test_a_file_that_is_no_table_is_refused(results, tmp_path):
     ("text", "message"),
     [
         ("patient_id,age,sex\na,60,f,\n", "more cells than its header"),
-        ("patient_id,age,age ,sex\na,60,61,f\n", "two columns age"),
+        ("patient_id,age,age ,sex\na,60,61,f\n", "two of its columns are called age"),
         ("", "cannot be read as a table"),
     ],
 )
@@ -553,6 +553,15 @@ def test_an_age_with_a_comma_is_refused_with_what_to_write(results, tmp_path):
     (tmp_path / "c.csv").write_text("patient_id;age;sex\na;63,5;f\n")
     with pytest.raises(InputError, match=r"row 2: age is '63,5'.*write 63\.5, not 63,5"):
         summarize(results, tmp_path / "c.csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("hidden", ["0001-01-01", "9999-12-31"])
+def test_a_date_by_which_an_archive_hides_the_true_one_is_unknown(hidden, tmp_path):
+    folder = write_results(tmp_path / "results", study("1", "a", 0.9, date=hidden), study("2", "b", 0.7))
+    path = write_covariates(tmp_path / "c.csv", patient_id=["a", "b"], birth_year=1950, sex="f")
+    table = by_patient(summarize(folder, path, tmp_path / "out"))
+    assert table.excluded.dropna().to_dict() == {"a": "no_age"}
+    assert (tmp_path / "out" / "analysis.dta").exists()
 
 
 @pytest.mark.parametrize("name", ["c.CSV", "c.tsv", "c.TSV", "c.PARQUET"])

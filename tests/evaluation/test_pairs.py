@@ -194,6 +194,59 @@ def test_the_same_last_folder_in_two_archives_is_not_the_same_study(tmp_path):
     assert unmatched(out, truth) == Unmatched(("arch/003",), ("siteB/003",))
 
 
+def test_tables_that_were_sorted_or_filtered_keep_their_rows(tmp_path):
+    heights = (20, (14, 20, 20), 21)
+    points = {name: column(*heights) + np.array([0, i, 0]) for i, name in enumerate("abc")}
+    out = results(tmp_path, *(record(name, each) for name, each in points.items()))
+    truth = reference(*(study(each, study_id=name) for name, each in points.items()))
+    expected = pair(out, truth)
+    for name in ("studies.parquet", "vertebrae.parquet"):
+        pd.read_parquet(out / name).sort_values("study_id", ascending=False).to_parquet(out / name)
+    pd.testing.assert_frame_equal(pair(out, truth), expected)
+    vertebrae = pd.read_parquet(out / "vertebrae.parquet")
+    vertebrae[vertebrae.study_id != "c"].to_parquet(out / "vertebrae.parquet")
+    again = pair(out, truth)
+    assert again.groupby("scan").found.sum().to_dict() == {"a": 3, "b": 3, "c": 0}
+    assert (again.ratio.dropna() == again.true_ratio[again.found]).all()
+
+
+@pytest.mark.parametrize("name", ["studies.parquet", "vertebrae.parquet"])
+def test_what_stands_twice_in_the_results_is_an_error(tmp_path, name):
+    out = results(tmp_path, record("a", column(20)))
+    table = pd.read_parquet(out / name)
+    pd.concat([table, table]).to_parquet(out / name)
+    with pytest.raises(InputError, match=f"{name}: a.* stands in it twice"):
+        pair(out, reference(study(column(20), study_id="a")))
+
+
+def test_keys_that_name_two_studies_are_an_error(tmp_path):
+    out = results(tmp_path, *(record(name, column(20), series_uid=f"1.{name}") for name in "ab"))
+    exchanged = [study(column(20), study_id=name, series_uid=f"1.{other}") for name, other in ("ab", "ba")]
+    with pytest.raises(InputError, match="study_id a is of another study of the results"):
+        pair(out, reference(*exchanged))
+    unknown = study(column(20), study_id="a", series_uid="9.9")
+    assert pair(out, reference(unknown)).found.all()
+
+
+def test_ids_without_their_leading_zeros_are_an_error(tmp_path):
+    out = results(tmp_path, *(record(name, column(20)) for name in ("007", "100")))
+    with pytest.raises(InputError, match="study_id 7 differs from 007 of the results in leading zeros"):
+        pair(out, reference(study(column(20), study_id="7"), study(column(20), study_id="100")))
+
+
+def test_two_studies_of_one_name_are_an_error():
+    with pytest.raises(InputError, match="calls two studies b"):
+        reference(study(column(20), source="b"), study(column(20), study_id="b"))
+
+
+def test_a_run_that_finds_only_what_does_not_count_has_figures(tmp_path):
+    points = column(20, 20, 20)
+    out = results(tmp_path, record("a", points[1:]))
+    table = pair(out, reference(study(points[:1], points[1:].mean(1), study_id="a")))
+    assert table.found.tolist() == [False]
+    assert not table.is_false.any()
+
+
 def test_a_study_known_by_the_end_of_its_name_alone_is_told(tmp_path):
     out = results(tmp_path, record("1", column(20), source="siteB/003"))
     assert unmatched(out, reference(study(column(20), source="003"))) == Unmatched(

@@ -207,8 +207,15 @@ def test_an_image_is_no_label_map(column, tmp_path):
 
 def test_one_label_for_all_vertebrae_is_an_error(column, tmp_path):
     labels, geometry = numbered(column, [15, 16, 17])
-    save(tmp_path / "a.nii", (labels > 0).astype(labels.dtype), geometry)
-    with pytest.raises(InputError, match=r"a\.nii has one label only, 1"):
+    for value in (1, 20, 255):
+        save(tmp_path / "a.nii", (labels > 0) * labels.dtype.type(value), geometry)
+        with pytest.raises(InputError, match=rf"a\.nii has one label only, {value}"):
+            read_reference(tmp_path)
+
+
+def test_a_mask_without_vertebrae_is_an_error(column, tmp_path):
+    save(tmp_path / "a.nii", *numbered(column, [101, 102, 103]))
+    with pytest.raises(InputError, match=r"a\.nii holds no label of a vertebra"):
         read_reference(tmp_path)
 
 

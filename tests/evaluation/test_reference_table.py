@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from vfscreen.errors import InputError
 from vfscreen.evaluation.matching import CUT_MM
 from vfscreen.evaluation.reference import read_reference
+from vfscreen.evaluation.reference.table import LOWEST_MEDIAN
 from vfscreen.simulation.cohort import Field, simulate_study
 from vfscreen.simulation.person import draw_person
 from vfscreen.simulation.scanner import Scanner
@@ -85,7 +89,7 @@ def test_g_alone_needs_a_level_or_a_number(tmp_path):
 
 def test_the_vertebrae_of_another_run_are_a_reference(tmp_path):
     row = {"study_id": "a", "patient_id": "p", "vertebra": 1, "level": None, "genant_ratio": 0.7}
-    pd.DataFrame([{**row, **HEIGHTS, **CENTERS, **keypoints(**HEIGHTS)}]).to_parquet(
+    pd.DataFrame([{**row, **HEIGHTS, **dict.fromkeys(CENTERS, 0.0), **keypoints(**HEIGHTS)}]).to_parquet(
         tmp_path / "vertebrae.parquet"
     )
     for path in (tmp_path, tmp_path / "vertebrae.parquet"):
@@ -155,6 +159,80 @@ def test_heights_of_one_study_in_centimetres_are_told(tmp_path):
     rows = [{"study_id": name, **CENTERS, **(small if name == "c" else HEIGHTS)} for name in "abcde"]
     with pytest.raises(InputError, match=r"study c are .* mm high or more, as those of nobody"):
         read_reference(written(tmp_path / "ref.csv", *rows))
+
+
+def test_heights_that_a_reader_corrected_beside_old_keypoints_are_an_error(tmp_path):
+    corrected = {**keypoints(**HEIGHTS), **HEIGHTS, "height_anterior_mm": 12.0}
+    with pytest.raises(InputError, match=r"row 1 height_anterior_mm .* are 12\.0, 17\.0, 20\.0 mm, and the"):
+        read_reference(written(tmp_path / "ref.csv", {"study_id": "a", **corrected}))
+    moved = {**keypoints(**HEIGHTS), "center_x_mm": 3.0, "center_y_mm": 0.0, "center_z_mm": 0.0}
+    with pytest.raises(InputError, match=r"center_x_mm .* are 3\.0, 0\.0, 0\.0 mm"):
+        read_reference(written(tmp_path / "ref.csv", {"study_id": "a", **moved}))
+
+
+def test_a_vertebra_that_a_reader_added_without_keypoints_counts(tmp_path):
+    seen = {**keypoints(**HEIGHTS), **HEIGHTS, "center_x_mm": 0.0, "center_y_mm": 0.0, "center_z_mm": 0.0}
+    added = {**dict.fromkeys(keypoints(**HEIGHTS)), **HEIGHTS, **CENTERS, "center_z_mm": -30.0}
+    (study,) = read_reference(
+        written(tmp_path / "ref.csv", {"study_id": "a", **seen}, {"study_id": "a", **added})
+    ).studies
+    assert study.heights_mm.tolist() == [[14, 17, 20]] * 2
+    assert study.centers_mm.tolist() == [[0, 0, 0], [1, 2, -30]]
+
+
+@given(st.tuples(*[st.floats(6, 30)] * 3), st.integers(0, 3), st.integers(2, 3))
+def test_rounding_of_heights_and_g_is_no_contradiction(heights, decimals, of_ratio):
+    ratio = round(min(heights) / max(heights), of_ratio)
+    assume(ratio > LOWEST_MEDIAN)
+    row = {name: round(value, decimals) for name, value in zip(HEIGHTS, heights, strict=True)}
+    with TemporaryDirectory() as folder:
+        path = written(Path(folder) / "ref.csv", {"study_id": "a", **CENTERS, **row, "genant_ratio": ratio})
+        assert len(read_reference(path).studies[0].genant_ratios) == 1
+
+
+def test_the_vertebra_plana_of_a_child_is_a_vertebra(tmp_path):
+    flat = dict(zip(HEIGHTS, (5.0, 6.0, 7.0), strict=True))
+    path = written(tmp_path / "ref.csv", {"study_id": "a", **CENTERS, **flat})
+    assert read_reference(path).studies[0].genant_ratios.tolist() == [pytest.approx(5 / 7)]
+
+
+def test_losses_of_height_in_place_of_g_are_told(tmp_path):
+    rows = [{"study_id": "a", "vertebra": i, "genant_ratio": loss} for i, loss in enumerate((0.2, 0.3, 0.16))]
+    with pytest.raises(InputError, match="not the loss of height"):
+        read_reference(written(tmp_path / "ref.csv", *rows))
+
+
+def test_two_columns_of_one_name_are_an_error(tmp_path):
+    path = tmp_path / "ref.csv"
+    path.write_text("study_id,level,genant_ratio,genant_ratio\na,T7,0.8,0.7\n")
+    with pytest.raises(InputError, match="two of its columns are called genant_ratio"):
+        read_reference(path)
+
+
+def test_spaces_round_names_of_columns_are_left_out(tmp_path):
+    path = tmp_path / "ref.csv"
+    path.write_text("study_id , patient_id ,level,genant_ratio\na,p,T7,0.8\n")
+    assert read_reference(path).studies[0].patient_id == "p"
+
+
+def test_a_row_with_too_many_cells_is_told_in_one_line(tmp_path):
+    path = tmp_path / "ref.csv"
+    path.write_text("study_id,level,genant_ratio\na,T7,0.8\nb,T7,0.8,0.9\n")
+    with pytest.raises(InputError) as told:
+        read_reference(path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("slice_mm", "thin"), ("slice_mm", [1]), ("vertebrae", [{"keypoints_mm": 1}])]
+)
+def test_a_truth_with_odd_values_is_an_error(tmp_path, field, value):
+    truth = json.loads((SAMPLE / "truth.json").read_text())
+    first = next(iter(truth))
+    truth[first][field] = value
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(InputError, match="not the truth of a simulated cohort"):
+        read_reference(tmp_path)
 
 
 def test_front_and_back_exchanged_are_told(tmp_path):

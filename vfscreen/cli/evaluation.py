@@ -94,6 +94,11 @@ def _evaluate_results(
     if out:
         _check_writable(out)
     truth = read_reference(reference, dicom)
+    if against is not None and truth.joined_by == "vertebra":
+        raise InputError(
+            f"{reference} names vertebrae by their number, which is that of one run, so that two runs cannot "
+            "be compared; add center_x_mm, center_y_mm and center_z_mm, or the level in every row"
+        )
     pairs = pair(results, truth)
     other = None if against is None else pair(against, truth)
     evaluation = evaluated(pairs, other)
@@ -101,6 +106,8 @@ def _evaluate_results(
     for table in terminal_tables(evaluation):
         console.print(table)
     remarks = _remarks(unmatched(results, truth), pairs)
+    if truth.joined_by == "vertebra":
+        remarks.append("Paired by number: right only for the run that gave the numbers.")
     if against is not None and other is not None:
         remarks += [f"The other run: {line}" for line in _remarks(unmatched(against, truth), other)]
     for line in remarks:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from vfscreen.epidemiology.covariates import KEYS, OLDEST, Covariates
+from vfscreen.epidemiology.covariates import KEYS, OLDEST, YEARS, Covariates
 from vfscreen.epidemiology.dictionary import ANALYSIS, names
 from vfscreen.errors import InputError
 from vfscreen.measure import THRESHOLDS
@@ -48,13 +48,19 @@ def read_results(results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     is_known = studies.min_genant_ratio.notna() | (studies.status != "ok")
     return (
         studies.assign(
-            study_date=pd.to_datetime(studies.study_date).astype("datetime64[ns]"),
+            study_date=_dates(studies.study_date),
             status=studies.status.where(is_known, "partial"),  # nothing measured is no negative
             n_vertebrae=studies.n_vertebrae.astype("Int64"),
             n_moderate=studies.n_moderate.astype("Int64"),
         ),
         vertebrae,
     )
+
+
+def _dates(dates: pd.Series) -> pd.Series:
+    """Days; none for 0001-01-01 and its like, with which archives hide a date."""
+    known = pd.Series(dates.to_numpy("datetime64[s]"), dates.index)
+    return known.where(known.dt.year.between(*YEARS)).astype("datetime64[ns]")
 
 
 def analysis_table(

@@ -70,7 +70,13 @@ def accuracy_of_metrics(path: Path) -> dict[str, Accuracy]:
                 "`vfscreen evaluate RESULTS --reference REF`"
             )
         rows = [row for row in content["figures"] if (row["table"], row["group"]) == ("table 2", "all")]
-        figures = {row["figure"]: (row["value"], int(row["patients"])) for row in rows}
+        figures = {
+            row["figure"]: (
+                row["value"] if row["value"] is None else float(row["value"]),
+                int(row["patients"]),
+            )
+            for row in rows
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no metrics.json of vfscreen evaluate: {error!r}") from error
     found = {}

@@ -57,6 +57,7 @@ def linked(studies: pd.DataFrame, reference: Reference, results: Path) -> Links:
                     rows[study] = row
                     by_name += [study] if link == "name" else []
         _check_ambiguous(link, {key: (ours[key], theirs[key]) for key in shared}, rows, reference)
+    _check_contradictions(keys, records, rows, reference)
     if (rows < 0).all():
         _refuse([study.name for study in reference.studies], list(studies["source"]), reference, results)
     return Links(rows, tuple(by_name))
@@ -99,6 +100,31 @@ def _check_ambiguous(
                 f"{reference.path} names a study by its patient {key} alone, of whom the results hold "
                 f"{len(theirs)} studies; add the column study_id"
             )
+
+
+def _check_contradictions(
+    ours: Sequence[Mapping[Any, Any]],
+    theirs: Sequence[Mapping[Any, Any]],
+    rows: NDArray[np.integer],
+    reference: Reference,
+) -> None:
+    """Raises InputError where a key names another study than the one found, or one but for leading zeros."""
+    for link in ("series_uid", "study_id", "source"):
+        row_of = {key: rows[0] for key, rows in _holders(link, theirs).items() if len(rows) == 1}
+        bare = {key.lstrip("0"): key for key in row_of}
+        for i, study in enumerate(ours):
+            key, row = study.get(link) or "", rows[i]
+            if row >= 0 and row_of.get(key, row) != row:
+                raise InputError(
+                    f"{reference.path}: {link} {key} is of another study of the results than the other keys "
+                    f"of {reference.studies[i].name}; mend the rows"
+                )
+            like = bare.get(key.lstrip("0"), key)
+            if like != key and (row < 0 or row == row_of[like]):
+                raise InputError(
+                    f"{reference.path}: {link} {key} differs from {like} of the results in leading zeros "
+                    "alone; write it as the results do, in a column of text"
+                )
 
 
 def _refuse(ours: Sequence[str], theirs: Sequence[str], reference: Reference, results: Path) -> None:

@@ -80,9 +80,8 @@ class _Paired:
     center_error_mm: Floats
     false: Indices
 
-    @property
-    def n_found(self) -> int:
-        return int((self.detections >= 0).sum())
+    n_known: int
+    """Detections that are on a vertebra, whether it counts or not."""
 
 
 def pair(results: Path, reference: Reference) -> pd.DataFrame:
@@ -91,8 +90,8 @@ def pair(results: Path, reference: Reference) -> pd.DataFrame:
     Raises InputError where the folder is no result folder, where no study is in both, where no detection
     has a true vertebra, or where the reference's positions are of other axes or its levels unknown.
     """
-    studies = _read(results, "studies.parquet", OF_STUDY)
-    vertebrae = _read(results, "vertebrae.parquet", OF_VERTEBRA)
+    studies = _read(results, "studies.parquet", OF_STUDY, ["study_id"])
+    vertebrae = _read(results, "vertebrae.parquet", OF_VERTEBRA, ["study_id", "vertebra"])
     rows = linked(studies, reference, results).rows
     if reference.joined_by == "level" and vertebrae["level"].isna().all():
         raise InputError(
@@ -108,7 +107,7 @@ def pair(results: Path, reference: Reference) -> pd.DataFrame:
             _by_position(study, rows, centers_mm[rows])
             for study, rows in zip(reference.studies, found, strict=True)
         ]
-        check_axes(reference, [centers_mm[rows] for rows in found], [each.n_found for each in paired])
+        check_axes(reference, [centers_mm[rows] for rows in found], [each.n_known for each in paired])
     else:
         labels = vertebrae[reference.joined_by]
         paired = [
@@ -116,7 +115,8 @@ def pair(results: Path, reference: Reference) -> pd.DataFrame:
             for study, rows in zip(reference.studies, found, strict=True)
         ]
     table = _table(reference, scans, paired, vertebrae)
-    _check_any_found(table, reference, results)
+    if not any(each.n_known for each in paired):
+        _refuse_where_nothing_fits(table, reference, results)
     return table
 
 
@@ -128,9 +128,9 @@ def nothing_found(pairs: pd.DataFrame) -> list[str]:
     return list(n_true.index[(n_true > 0) & (n_found == 0) & measured])
 
 
-def _check_any_found(pairs: pd.DataFrame, reference: Reference, results: Path) -> None:
+def _refuse_where_nothing_fits(pairs: pd.DataFrame, reference: Reference, results: Path) -> None:
     lost = nothing_found(pairs)
-    if lost and not pairs.found.any():
+    if lost:
         raise InputError(
             f"{reference.path} and {results} share studies, such as {lost[0]}, but not one vertebra (paired "
             f"by {reference.joined_by}), so no figure can be given; see whether positions are LPS mm of "
@@ -140,7 +140,7 @@ def _check_any_found(pairs: pd.DataFrame, reference: Reference, results: Path) -
 
 def unmatched(results: Path, reference: Reference) -> Unmatched:
     """The studies that only the reference or only the results hold. Raises InputError as `pair`."""
-    studies = _read(results, "studies.parquet", OF_STUDY)
+    studies = _read(results, "studies.parquet", OF_STUDY, ["study_id"])
     links = linked(studies, reference, results)
     names = [study.name for study in reference.studies]
     return Unmatched(
@@ -150,8 +150,8 @@ def unmatched(results: Path, reference: Reference) -> Unmatched:
     )
 
 
-def _read(results: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:
-    """A table of a result folder, with the columns that are needed of it."""
+def _read(results: Path, name: str, needed: Sequence[str], key: Sequence[str]) -> pd.DataFrame:
+    """A table of a result folder with the columns that are needed of it, and one row a key."""
     path = results / name
     if not path.is_file() and (results / "parts").is_dir():
         raise InputError(f"{results} is of a run that was interrupted; run its command again to finish it")
@@ -164,7 +164,12 @@ def _read(results: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:
     missing = [column for column in needed if column not in table]
     if missing:
         raise InputError(f"{path} lacks columns: {', '.join(missing)}; it is of another version")
-    return table
+    again = table[table.duplicated(list(key))]
+    if len(again):
+        raise InputError(
+            f"{path}: {' '.join(map(str, again[list(key)].iloc[0]))} stands in it twice; leave one"
+        )
+    return table.reset_index(drop=True)  # rows are found by their number, and pandas stores other ones
 
 
 # --- studies -------------------------------------------------------------------------------------
@@ -200,7 +205,7 @@ def _by_position(study: ReferenceStudy, found: Indices, centers_mm: Floats) -> _
     detections, errors = np.full(n, -1), np.full(n, np.nan)
     for i, j in pairs:
         detections[j], errors[j] = found[i], np.linalg.norm(centers_mm[i] - true[j])
-    return _Paired(detections, errors, found[sorted(false)])
+    return _Paired(detections, errors, found[sorted(false)], len(found) - len(false))
 
 
 def _by_label(study: ReferenceStudy, found: Indices, labels: pd.Series) -> _Paired:
@@ -208,7 +213,8 @@ def _by_label(study: ReferenceStudy, found: Indices, labels: pd.Series) -> _Pair
     row_of = dict(zip(labels.map(str, na_action="ignore"), found, strict=True))
     detections = np.array([row_of.get(label, -1) for label in study.labels], int)
     others = [row_of[label] for label in study.other_labels if label in row_of]
-    return _Paired(detections, np.full(len(detections), np.nan), np.setdiff1d(found, [*detections, *others]))
+    false = np.setdiff1d(found, [*detections, *others])
+    return _Paired(detections, np.full(len(detections), np.nan), false, len(found) - len(false))
 
 
 def _table(

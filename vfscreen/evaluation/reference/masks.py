@@ -97,6 +97,10 @@ def _study(name: Path, files: Sequence[Path]) -> ReferenceStudy:
         volume = nifti.read(StudyFiles(path.name, path.name, (path,)), ReadSettings()).volume.canonical()
         levels = _levels(path, volume)
         vertebrae += _cut_out(volume, levels)
+    if not vertebrae:
+        raise InputError(
+            f"{name} holds no label of a vertebra, of VerSe or of TotalSegmentator 2; leave it out"
+        )
     vertebrae.sort(key=lambda each: LEVELS.index(each.level))
     _check_order(name, vertebrae)
     return replace(_measured(vertebrae, volume.geometry), slice_mm=float(volume.geometry.voxel_sizes_mm[0]))
@@ -111,12 +115,13 @@ def _levels(path: Path, volume: Volume) -> Mapping[int, str]:
     alone = ONE_VERTEBRA.fullmatch(path.name)
     if alone:
         return {int(volume.hu.max()): alone[1]}
-    if volume.hu.max() == 1:
+    named = _named(path)
+    if not named and len(np.unique(volume.hu)) == 2:  # with the background
         raise InputError(
-            f"{path} has one label only, 1, for all vertebrae; give each its own number, as VerSe or "
-            "TotalSegmentator do, or write one file vertebrae_LEVEL.nii.gz each"
+            f"{path} has one label only, {volume.hu.max()}, for all vertebrae; give each its own number, as "
+            "VerSe or TotalSegmentator do, or write one file vertebrae_LEVEL.nii.gz each"
         )
-    return _named(path) or (TOTAL_SEGMENTATOR if volume.hu.max() > max(VERSE) else VERSE)
+    return named or (TOTAL_SEGMENTATOR if volume.hu.max() > max(VERSE) else VERSE)
 
 
 def _named(path: Path) -> Mapping[int, str]:

@@ -86,6 +86,9 @@ class Reference:
                     f"{self.path} holds more than one truth of the same {key}: {', '.join(doubled[:5])}; "
                     "leave one of each"
                 )
+        names = Counter(study.name for study in self.studies)
+        if max(names.values()) > 1:
+            raise InputError(f"{self.path} calls two studies {names.most_common(1)[0][0]}; name them apart")
         for study in self.studies:
             _check_numbers(self.path, study, has_positions=self.joined_by == "position")
             _check_vertebrae(self.path, study)
@@ -98,6 +101,10 @@ def _check_numbers(path: Path, study: ReferenceStudy, has_positions: bool) -> No
     if not all(np.isfinite(numbers).all() for numbers in needed) or np.isinf(study.heights_mm).any():
         raise InputError(
             f"{path}: a vertebra of study {study.name} has a position, height or G that is no finite number"
+        )
+    if (study.genant_ratios <= 0).any() or (study.genant_ratios > 1).any():
+        raise InputError(
+            f"{path}: a vertebra of study {study.name} has a G that does not lie between 0 and 1"
         )
     if study.slice_mm is not None and not 0 < study.slice_mm < np.inf:
         raise InputError(f"{path}: slice_mm of study {study.name} is {study.slice_mm}; it is above 0 mm")

@@ -27,8 +27,11 @@ POINT_COLUMNS = [f"{name}_{axis}_mm" for name in KEYPOINTS for axis in "xyz"]
 CENTER_COLUMNS = [f"center_{axis}_mm" for axis in "xyz"]
 HEIGHT_COLUMNS = [f"height_{name}_mm" for name in HEIGHTS]
 RATIO = "genant_ratio"
-LOWEST_MM, HIGHEST_MM = 8.0, 50.0  # between which the median vertebra's largest height lies
-MOST_APART = 0.01  # between the G of a row and that of its heights, which may be rounded
+LOWEST_MM, HIGHEST_MM = 4.0, 50.0  # between which the largest height of a study's median vertebra lies
+TALLEST_MM, LOWEST_RATIO = 60.0, 0.15  # of one vertebra: what lies beyond is a slip of the pen
+LOWEST_MEDIAN = 0.5  # G of half of the vertebrae
+SAME_MM = 0.1  # a centre or height that the keypoints give too
+MOST_DECIMALS = 6
 VERTEBRA = re.compile(r"0*(\d+)(\.0*)?")
 NUMBERS = [*POINT_COLUMNS, *CENTER_COLUMNS, *HEIGHT_COLUMNS, RATIO, "slice_mm"]
 
@@ -106,9 +109,14 @@ def _number_in_results(text: str) -> str:
     return number[1] if number else text
 
 
+def _level(text: str) -> str:
+    parts = re.fullmatch(r"(C|TH|T|D|L)[ 0]*(\d+)", text.upper())
+    return ("T" if parts[1] in ("TH", "D") else parts[1]) + parts[2] if parts else text
+
+
 def _levels(column: pd.Series, path: Path) -> pd.Series:
-    """`T7` for `t7`, `Th7` and `D7`."""
-    levels = column.map(lambda text: re.sub(r"^(TH|D)0*(?=\d)", "T", text.upper()), na_action="ignore")
+    """`T7` for `t7`, `Th 07` and `D7`."""
+    levels = column.map(_level, na_action="ignore")
     unknown = levels.notna() & ~levels.isin(LEVELS)
     if unknown.any():
         raise InputError(
@@ -155,38 +163,52 @@ def _measures(table: pd.DataFrame, path: Path) -> tuple[Floats, Floats, Floats]:
     nothing = np.full((len(table), 3), np.nan)
     if _whole_group(table, POINT_COLUMNS, path):
         points = table[POINT_COLUMNS].to_numpy().reshape(-1, 6, 3)
-        heights, centers = heights_mm(points), _centers(table, points.mean(1))
-        return heights, _ratios(table, heights), centers
-    centers = _centers(table, nothing)
+        heights, centers = heights_mm(points), points.mean(1)
+    else:
+        heights, centers = nothing, nothing
+    centers = _filled(centers, table, CENTER_COLUMNS, path)
     if _whole_group(table, HEIGHT_COLUMNS, path):
-        heights = table[HEIGHT_COLUMNS].to_numpy()
-        return heights, _ratios(table, heights), centers
+        heights = _filled(heights, table, HEIGHT_COLUMNS, path)
+    ratios = genant_ratio(heights)
     if RATIO in table:
-        return nothing, table[RATIO].to_numpy(), centers
+        return heights, np.where(np.isnan(ratios), table[RATIO], ratios), centers
+    if heights is not nothing:
+        return heights, ratios, centers
     raise InputError(
         f"{path} has no measurement: neither {', '.join(HEIGHT_COLUMNS)} nor {RATIO}{_has(table)}"
     )
 
 
-def _ratios(table: pd.DataFrame, heights: Floats) -> Floats:
-    """G of the heights; where there are none, the G that the table names."""
-    ratios = genant_ratio(heights)
-    return np.where(np.isnan(ratios), table[RATIO], ratios) if RATIO in table else ratios
-
-
-def _centers(table: pd.DataFrame, of_points: Floats) -> Floats:
-    """The mean of the keypoints; where there are none, the centre that the table names."""
-    if CENTER_COLUMNS[0] not in table:
+def _filled(of_points: Floats, table: pd.DataFrame, names: Sequence[str], path: Path) -> Floats:
+    """What the keypoints give, and where there are none, what the columns say. Both must be the same."""
+    if names[0] not in table:
         return of_points
-    return np.where(np.isnan(of_points), table[CENTER_COLUMNS].to_numpy(), of_points)
+    told = table[list(names)].to_numpy()
+    apart = np.abs(told - of_points).max(1)
+    if (apart > SAME_MM).any():
+        row = int(np.argmax(apart > SAME_MM))
+        raise InputError(
+            f"{path}: in row {row + 1} {names[0]} ... {names[-1]} are {_listed(told[row])} mm, and "
+            f"the keypoints give {_listed(of_points[row])} mm; correct both, or drop the columns of one"
+        )
+    return np.where(np.isnan(of_points), told, of_points)
+
+
+def _listed(numbers: Floats) -> str:
+    return ", ".join(f"{number:.1f}" for number in numbers)
 
 
 def _check_values(studies: pd.Series, heights: Floats, ratios: Floats, path: Path) -> None:
-    wrong = (heights <= 0).any(1) | (ratios <= 0) | (ratios > 1)
+    wrong = (heights <= 0).any(1) | (heights > TALLEST_MM).any(1) | (ratios < LOWEST_RATIO) | (ratios > 1)
     if wrong.any():
         raise InputError(
             f"{path}: a vertebra of study {studies.to_numpy()[wrong][0]} has a height or a G that cannot be; "
-            f"heights are in mm, and {RATIO} lies above 0 and is 1 at most"
+            f"heights are in mm and {TALLEST_MM:.0f} at most, and {RATIO} lies between {LOWEST_RATIO} and 1"
+        )
+    if np.nanmedian(ratios) < LOWEST_MEDIAN:
+        raise InputError(
+            f"{path}: half of its vertebrae have a G below {LOWEST_MEDIAN}, as no cohort has; G is the "
+            "smallest height by the largest, not the loss of height"
         )
     tallest = pd.Series(heights.max(1)).groupby(studies.to_numpy()).median()
     odd = tallest[tallest.notna() & ~tallest.between(LOWEST_MM, HIGHEST_MM)]
@@ -200,7 +222,9 @@ def _check_values(studies: pd.Series, heights: Floats, ratios: Floats, path: Pat
 def _check_ratios(table: pd.DataFrame, key: str, heights: Floats, path: Path) -> None:
     """A G that is not that of its heights, and keypoints whose front lies behind, tell of a mistake."""
     if RATIO in table:
-        apart = np.abs(table[RATIO].to_numpy() - genant_ratio(heights)) > MOST_APART
+        ratios, largest = genant_ratio(heights), heights.max(1)
+        rounded = _step(heights) * (1 + ratios) / largest / 2 + _step(table[RATIO].to_numpy()) / 2
+        apart = np.abs(table[RATIO].to_numpy() - ratios) > rounded + 1e-6
         if apart.any():
             row = table[apart].iloc[0]
             raise InputError(
@@ -215,6 +239,13 @@ def _check_ratios(table: pd.DataFrame, key: str, heights: Floats, path: Path) ->
                 f"{path}: the anterior keypoints of study {behind.idxmax()} lie behind the posterior ones; "
                 "in LPS y grows to posterior, so turn its sign or give the columns their right names"
             )
+
+
+def _step(numbers: Floats) -> float:
+    """To what numbers are rounded: 0.01 for two decimals."""
+    known = numbers[~np.isnan(numbers)]
+    shown = (d for d in range(MOST_DECIMALS) if np.allclose(known, known.round(d), rtol=0, atol=1e-9))
+    return float(10.0 ** -next(shown, MOST_DECIMALS))
 
 
 def _study(
