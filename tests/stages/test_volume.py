@@ -86,6 +86,23 @@ def test_block_average_keeps_a_linear_ramp_where_it_is(angles, spacing, factors)
     np.testing.assert_allclose(coarse[inner], expected[inner], atol=0.6)
 
 
+SIZES = st.tuples(*[st.integers(1, 9)] * 3)
+FACTORS = st.tuples(*[st.integers(1, 5)] * 3)
+
+
+@given(SIZES, FACTORS, st.permutations(range(3)), st.sets(st.integers(0, 2)), st.integers(0, 99))
+def test_block_average_is_the_mean_of_each_block_however_the_voxels_lie(sizes, factors, order, flipped, seed):
+    hu = np.random.default_rng(seed).integers(-1024, 32768, sizes).astype(np.int16)
+    hu = np.flip(hu.transpose(order), tuple(flipped))
+    coarse, _ = Volume(hu, geometry(shape=hu.shape)).block_average(factors)
+    blocks = [range(0, n, factor) for n, factor in zip(hu.shape, factors, strict=True)]
+    assert coarse.shape == tuple(map(len, blocks))
+    for index in np.ndindex(coarse.shape):
+        starts = [block[k] for block, k in zip(blocks, index, strict=True)]
+        block = hu[tuple(slice(k, k + factor) for k, factor in zip(starts, factors, strict=True))]
+        assert coarse[index] == pytest.approx(block.mean(), rel=1e-6, abs=1e-3)
+
+
 def test_block_average_preserves_the_mean():
     volume = numbered(geometry(shape=(4, 6, 8)), (4, 6, 8))
     assert volume.block_average((2, 3, 4))[0].mean() == pytest.approx(volume.hu.mean())
@@ -179,3 +196,16 @@ def test_a_lattice_is_what_its_points_show(angles, spacing, first):
     clear = np.minimum(np.abs(index + 0.5), np.abs(index - ends)).min(0) > 1e-6
     shown = sample_lattice(grid, to_indices, (4, 5, 6))
     np.testing.assert_allclose(shown[clear], sample_grid(grid, index)[clear], atol=1e-3)
+
+
+@given(SIZES, st.tuples(*[st.floats(-3, 3)] * 3), st.tuples(*[st.floats(-4, 12)] * 3), st.booleans())
+def test_a_lattice_along_the_axes_is_what_its_points_show(sizes, steps, first, rounded):
+    grid = np.random.default_rng(0).integers(-1000, 3000, sizes).astype(np.float32)
+    to_indices = np.eye(4)
+    to_indices[:3, :3] = np.diag(steps) + 1e-10 * rounded
+    to_indices[:3, 3] = first
+    index = np.moveaxis(np.moveaxis(np.indices((4, 5, 6)), 0, -1) @ to_indices[:3, :3].T + first, -1, 0)
+    ends = np.reshape(sizes, (3, 1, 1, 1)) - 0.5
+    clear = np.minimum(np.abs(index + 0.5), np.abs(index - ends)).min(0) > 1e-6
+    shown = sample_lattice(grid, to_indices, (4, 5, 6))
+    np.testing.assert_allclose(shown[clear], sample_grid(grid, index)[clear], atol=2e-3)

@@ -6,6 +6,7 @@ The order of the slices and the distances between them come from ImagePositionPa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -19,18 +20,21 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGLSLossless,
     JPEGLSNearLossless,
 )
 
 from vfscreen.errors import InconsistentGeometry, UnreadableFile
 from vfscreen.readers.codestream import size
-from vfscreen.readers.common import LOWEST_HU, cause, to_hu
+from vfscreen.readers.common import LOWEST_HU, cause, rescaled
 from vfscreen.readers.dicom_fields import FOREIGN_ERRORS, check_inflation
 from vfscreen.readers.dicom_headers import Image, Kind, fault_of, looks_like_dicom, read_images
+from vfscreen.readers.plain_pixels import GREYSCALE, Stored, read_plain
 from vfscreen.readers.stacking import SliceGrid, Stacking, resampled, stack
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
@@ -38,8 +42,13 @@ from vfscreen.volume import Volume, VolumeGeometry
 
 ORIENTATION_TOLERANCE = 1e-3  # of a direction cosine
 SPACING_TOLERANCE = 1e-3  # of a pixel spacing, mm
-GREYSCALE = ("MONOCHROME1", "MONOCHROME2")
-FASTEST_DECODER = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
+FASTEST_DECODER = {
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
+}
+"""Where pydicom would ask another one first. All give the same values."""
 BRIGHTEST_HU = 3071  # of twelve bits: a padding value above it would be taken for metal
 
 
@@ -165,19 +174,37 @@ def _hounsfield(slices: Sequence[_Slice]) -> Iterator[NDArray[np.int16]]:
     """HU of each slice in turn, int16, clipped: what lies below air is padding."""
     for path, images in groupby(slices, key=lambda one: one.path):
         of_file = list(images)
-        dataset = _opened(path)
-        padding = _padding(dataset)
-        for one, stored in zip(of_file, _decoded(dataset, of_file), strict=True):
+        for one, (stored, padding) in zip(of_file, _stored(of_file), strict=True):
             shape = (one.kind.rows, one.kind.columns)
             if stored.shape != shape:
                 raise UnreadableFile(
                     f"{path.name} decodes to {stored.shape} values instead of {shape} pixels"
                 )
             slope, intercept = np.array(one.image.rescale, np.float32)
-            hu = to_hu(stored * slope + intercept)
+            hu = rescaled(stored, slope, intercept)
             if padding is not None and padding * slope + intercept > BRIGHTEST_HU:
                 hu[stored == padding] = LOWEST_HU
             yield hu
+
+
+def _stored(slices: Sequence[_Slice]) -> Iterator[Stored]:
+    """The images wanted of one file."""
+    path = slices[0].path
+    plain = _plain(path) if slices[0].image.frame is None else None
+    if plain:
+        yield plain
+        return
+    dataset = _opened(path)
+    padding = _padding(dataset)
+    for values in _decoded(dataset, slices):
+        yield Stored(values, padding)
+
+
+def _plain(path: Path) -> Stored | None:
+    """The only image of a file, where it is plain; why a file cannot be read pydicom will say."""
+    with suppress(*FOREIGN_ERRORS), path.open("rb") as file:
+        return read_plain(file)
+    return None
 
 
 def _opened(path: Path) -> FileDataset:
@@ -185,7 +212,8 @@ def _opened(path: Path) -> FileDataset:
     try:
         with path.open("rb") as file:
             check_inflation(file.read(4096), path)
-        dataset = dcmread(path, force=True)
+            file.seek(0)
+            dataset = dcmread(file, force=True)
         _name_syntax(dataset)
         has_pixels, colours = "PixelData" in dataset, dataset.get("PhotometricInterpretation")
     except FOREIGN_ERRORS as error:

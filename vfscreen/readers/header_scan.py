@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 FIRST_BYTES = 2**14
 MOST_BYTES = 2**20
@@ -28,6 +29,23 @@ Element = tuple[bytes, bytes]
 """VR (empty where the syntax is implicit) and value."""
 
 
+class Place(NamedTuple):
+    """An element whose value was not read: tag, VR, and where in the file the value stands, in bytes."""
+
+    tag: int
+    vr: bytes
+    start: int
+    length: int
+
+
+class Scanned(NamedTuple):
+    """What a header holds: the wanted elements by tag, and the first element behind the last tag, if any."""
+
+    elements: dict[int, Element]
+    syntax: str
+    behind: Place | None
+
+
 class _Odd(Exception):
     """Not a plain header."""
 
@@ -38,20 +56,26 @@ def scan(path: Path, wanted: Collection[int], last: int) -> dict[int, Element] |
     Raises OSError where the file cannot be read.
     """
     with path.open("rb") as file:
-        data = file.read(FIRST_BYTES)
-        if data[128:140] != b"DICM" + META_LENGTH:
-            return None
-        try:
-            return _found(data, wanted, last, is_whole=len(data) < FIRST_BYTES)
-        except (_Odd, struct.error, RecursionError):
-            data += file.read(MOST_BYTES)
+        scanned = scan_opened(file, wanted, last)
+    return None if scanned is None else scanned.elements
+
+
+def scan_opened(file: BinaryIO, wanted: Collection[int], last: int) -> Scanned | None:
+    """`scan` of a file opened at its beginning, with what comes next."""
+    data = file.read(FIRST_BYTES)
+    if data[128:140] != b"DICM" + META_LENGTH:
+        return None
+    try:
+        return _found(data, wanted, last, is_whole=len(data) < FIRST_BYTES)
+    except (_Odd, struct.error, RecursionError):
+        data += file.read(MOST_BYTES)
     try:
         return _found(data, wanted, last, is_whole=len(data) < FIRST_BYTES + MOST_BYTES)
     except (_Odd, struct.error, RecursionError):
         return None
 
 
-def _found(data: bytes, wanted: Collection[int], last: int, *, is_whole: bool) -> dict[int, Element]:
+def _found(data: bytes, wanted: Collection[int], last: int, *, is_whole: bool) -> Scanned:
     start = 144 + struct.unpack_from("<I", data, 140)[0]
     found: dict[int, Element] = {}
     if _collect(data[:start], 144, (*wanted, TRANSFER_SYNTAX), META_LAST, found, explicit=True) != start:
@@ -59,10 +83,13 @@ def _found(data: bytes, wanted: Collection[int], last: int, *, is_whole: bool) -
     syntax = found.pop(TRANSFER_SYNTAX, (b"", b""))[1].decode("ascii", "replace").strip(" \0")
     if not syntax or syntax in (BIG_ENDIAN, DEFLATED):
         raise _Odd
-    end = _collect(data, start, wanted, last, found, explicit=syntax != IMPLICIT)
-    if end >= len(data) and not is_whole:
+    explicit = syntax != IMPLICIT
+    end = _collect(data, start, wanted, last, found, explicit=explicit)
+    if end < len(data):
+        return Scanned(found, syntax, Place(*_element(data, end, explicit)))
+    if not is_whole:
         raise _Odd
-    return found
+    return Scanned(found, syntax, None)
 
 
 def _collect(

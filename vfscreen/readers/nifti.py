@@ -32,7 +32,15 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from numpy.typing import NDArray
 
 from vfscreen.errors import InconsistentGeometry, MissingGeometry, TooLarge, UnreadableFile
-from vfscreen.readers.common import DAMAGE_ERRORS, LARGEST_VOXELS, LONGEST_MM, LOWEST_HU, cause, to_hu
+from vfscreen.readers.common import (
+    DAMAGE_ERRORS,
+    LARGEST_VOXELS,
+    LONGEST_MM,
+    LOWEST_HU,
+    cause,
+    rescaled,
+    to_hu,
+)
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Floats, Volume, VolumeGeometry, apply_affine, lps_from_ras, voxel_sizes_mm
@@ -294,7 +302,8 @@ def _hounsfield(stream: BinaryIO, layout: _Layout, name: str) -> NDArray[np.int1
 
 
 def _scaled(stored: NDArray[Any], layout: _Layout) -> NDArray[np.int16]:
-    scaled = stored * np.float32(layout.slope) + np.float32(layout.intercept)
-    if stored.dtype.kind == "f":
-        scaled = np.nan_to_num(scaled, copy=False, nan=LOWEST_HU, posinf=LOWEST_HU, neginf=LOWEST_HU)
-    return to_hu(scaled)
+    slope, intercept = np.float32(layout.slope), np.float32(layout.intercept)
+    if stored.dtype.kind != "f":
+        return rescaled(stored, slope, intercept)
+    scaled = stored * slope + intercept
+    return to_hu(np.nan_to_num(scaled, copy=False, nan=LOWEST_HU, posinf=LOWEST_HU, neginf=LOWEST_HU))
