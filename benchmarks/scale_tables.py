@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from rich.table import Table
 
 from vfscreen.measure import MODERATE
 from vfscreen.results import STUDIES, VERTEBRAE, consolidate, finished_studies
-from vfscreen.results.files import write_table
+from vfscreen.results.parts import write_part
 
 STUDIES_A_PART = 50
 VERTEBRAE_A_STUDY = 13
@@ -81,8 +82,8 @@ def measured(studies: int, seed: int) -> dict[str, Any]:
 
 def cost(step: Callable[[Path], object], results: Path) -> Cost:
     """Of a step in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_timed, (step, results))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_timed, step, results).result()
 
 
 def _timed(step: Callable[[Path], object], results: Path) -> Cost:
@@ -106,9 +107,7 @@ def write_parts(results: Path, studies: int, seed: int) -> None:
     order = rng.permutation(studies)  # readers finish in another order than they start
     for number, first in enumerate(range(0, studies, STUDIES_A_PART), start=1):
         of_studies, of_vertebrae = part(rng, order[first : first + STUDIES_A_PART])
-        stem = results / "parts" / f"{number:06d}"
-        write_table(of_vertebrae, stem.with_suffix(".vertebrae.parquet"))
-        write_table(of_studies, stem.with_suffix(".studies.parquet"))
+        write_part(results / "parts" / f"{number:06d}", of_studies, of_vertebrae)
 
 
 def part(rng: np.random.Generator, numbers: np.ndarray) -> tuple[pa.Table, pa.Table]:

@@ -1,5 +1,6 @@
 import csv
 import datetime
+import errno
 import itertools
 import json
 import os
@@ -28,16 +29,20 @@ from vfscreen.results import (
     ResultWriter,
     StudyRecord,
     consolidate,
+    files,
     finished_studies,
     is_flagged,
     locked,
+    ordering,
     patient_rows,
     read_run_json,
     study_row,
+    tables,
     thumbnail_path,
     vertebra_rows,
     write_run_json,
 )
+from vfscreen.results.files import write_table
 from vfscreen.study import Doubt, StudyHeader, StudyResult, Vertebra
 
 SECONDS = {"read": 2.0, "localize": 0.5, "straighten": 0.25, "detect": 0.125}
@@ -285,6 +290,67 @@ def test_a_study_screened_again_counts_once_with_its_latest_vertebrae(tmp_path):
     assert pq.read_table(tmp_path / "vertebrae.parquet")["study_id"].to_pylist() == ["a", "b"]
 
 
+def many():
+    """Studies of several patients in an order that is not that of their sources, some of them twice."""
+    records = [
+        record(
+            f"s{i}",
+            *(0.6 + (i * j) % 17 / 40 for j in range(i % 5)),
+            patient_id=f"p{i % 4}" if i % 3 else None,
+        )
+        for i in range(23)
+    ]
+    again = [record(f"s{i}", 0.7, 0.65, 0.65) for i in (3, 11, 12)]
+    return [*random.Random(0).sample(records, len(records)), *again]
+
+
+def test_tables_do_not_depend_on_how_many_rows_are_in_memory(tmp_path, monkeypatch):
+    for name in ("at_once", "some"):
+        write(tmp_path / name, *many(), max_studies=4)
+    consolidate(tmp_path / "at_once")
+    for module, limit, value in (
+        (ordering, "STUDIES_AT_ONCE", 2),
+        (ordering, "ROWS_AT_ONCE", 3),
+        (ordering, "BYTES_IN_MEMORY", 1),
+        (tables, "STUDIES_AT_ONCE", 2),
+        (files, "ROWS_AT_ONCE", 2),
+    ):
+        monkeypatch.setattr(module, limit, value)
+    consolidate(tmp_path / "some")
+    for name in ("studies.parquet", "vertebrae.parquet", "patients.parquet"):
+        expected = pq.read_table(tmp_path / "at_once" / name)
+        assert pq.read_table(tmp_path / "some" / name).equals(expected, check_metadata=True)
+    assert (tmp_path / "at_once/flagged.csv").read_bytes() == (tmp_path / "some/flagged.csv").read_bytes()
+    assert {path.name for path in (tmp_path / "some").iterdir()} == {
+        *("parts", "thumbnails", "studies.parquet", "vertebrae.parquet", "patients.parquet", "flagged.csv")
+    }
+    groups = pq.ParquetFile(tmp_path / "some/vertebrae.parquet")
+    ids = [set(groups.read_row_group(i)["study_id"].to_pylist()) for i in range(groups.num_row_groups)]
+    assert max(map(len, ids)) == 2
+    assert sum(map(len, ids)) == len(set().union(*ids))  # each holds whole studies
+
+
+def test_a_disk_that_gets_full_while_vertebrae_are_sorted_leaves_the_old_tables(tmp_path, monkeypatch):
+    write(tmp_path, record("a", 0.7))
+    consolidate(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
+    write(tmp_path, record("b", 0.7))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ordering.tempfile, "SpooledTemporaryFile", full)
+    with pytest.raises(OSError, match="No space left"):
+        consolidate(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
+def test_of_vertebrae_with_the_same_ratio_the_upper_one_is_the_worst(tmp_path):
+    write(tmp_path, record("a", 0.9, 0.7, 0.7))
+    consolidate(tmp_path)
+    assert [row["worst_vertebra"] for row in read_flagged(tmp_path)] == ["2"]
+
+
 def fail_from(monkeypatch, n):
     """`os.replace` works n - 1 times, then the disk is gone."""
     calls, replace = itertools.count(1), os.replace
@@ -334,6 +400,44 @@ def test_a_torn_part_is_left_out_with_a_warning(tmp_path, caplog, kind):
     consolidate(tmp_path)
     assert pq.read_table(tmp_path / "vertebrae.parquet")["study_id"].to_pylist() == ["b"]
     assert "000001" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_byte_of_the_vertebrae_that_changed_is_noticed(tmp_path, caplog, share):
+    write(tmp_path, record("a", 0.9, 0.8), record("b", 0.9), max_studies=1)
+    path = tmp_path / "parts/000001.vertebrae.parquet"
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    path.write_bytes(content)
+    assert finished(tmp_path) == {"b"}
+    assert "000001.vertebrae.parquet is not as it was written" in caplog.text
+
+
+def without_checksum(out):
+    for path in out.glob("parts/*.studies.parquet"):
+        write_table(pq.read_table(path).replace_schema_metadata(None), path)
+
+
+def test_parts_of_an_earlier_version_count_too_and_are_read_whole(tmp_path):
+    write(tmp_path, record("a", 0.9), record("b", 0.9), max_studies=1)
+    without_checksum(tmp_path)
+    assert finished(tmp_path) == {"a", "b"}
+    torn = tmp_path / "parts/000001.vertebrae.parquet"
+    torn.write_bytes(torn.read_bytes()[:100])
+    assert finished(tmp_path) == {"b"}
+
+
+def test_columns_that_a_part_of_an_earlier_version_lacks_are_null(tmp_path):
+    write(tmp_path, record("a", 0.9), record("b", 0.9), max_studies=1)
+    for kind, column in (("studies", "widest_step_mm"), ("vertebrae", "genant_ratio_sd")):
+        path = tmp_path / f"parts/000001.{kind}.parquet"
+        write_table(pq.read_table(path).drop_columns([column]), path)
+    without_checksum(tmp_path)
+    consolidate(tmp_path)
+    for name, schema in (("studies", STUDIES), ("vertebrae", VERTEBRAE)):
+        table = pq.read_table(tmp_path / f"{name}.parquet")
+        assert table.schema.equals(schema, check_metadata=True)
+        assert table["study_id"].to_pylist() == ["a", "b"]
 
 
 def test_vertebrae_without_their_studies_are_replaced_by_the_next_run(tmp_path):

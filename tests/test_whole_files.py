@@ -8,7 +8,7 @@ import os
 import pytest
 
 from vfscreen import whole_files
-from vfscreen.whole_files import write_whole
+from vfscreen.whole_files import write_stream, write_whole
 
 
 def failing(times: int, number: int):
@@ -43,5 +43,32 @@ def test_what_does_not_pass_is_raised_and_leaves_the_old_file(tmp_path, monkeypa
     with pytest.raises(OSError, match=os.strerror(number)):
         write_whole(tmp_path / "a", b"new")
     assert len(calls) == attempts
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_what_is_written_piece_by_piece_is_written_anew_when_the_share_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_files.time, "sleep", lambda _: None)
+    failures = [OSError(errno.EIO, "away")]
+
+    def write(stream):
+        stream.write(b"first, ")
+        if failures:
+            raise failures.pop()
+        stream.write(b"second")
+
+    write_stream(tmp_path / "a", write)
+    assert (tmp_path / "a").read_bytes() == b"first, second"
+
+
+def test_a_writer_that_breaks_off_leaves_the_old_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+
+    def write(stream):
+        stream.write(b"new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_stream(tmp_path / "a", write)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"

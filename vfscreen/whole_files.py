@@ -6,8 +6,10 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +26,23 @@ PASSING = {
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Put the content under this name, in place of what was there.
+    """Put the content under this name, in place of what was there. Raises OSError as `write_stream` does."""
 
-    Raises OSError when the disk refuses; errors of a share that may pass are waited for, some minutes.
+    def write(stream: IO[bytes]) -> None:
+        stream.write(content)
+
+    write_stream(path, write)
+
+
+def write_stream(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Put what `write` writes under this name, once it is whole, in place of what was there.
+
+    Raises OSError when the disk refuses; errors of a share that may pass are waited for, some minutes,
+    and `write` is then called again with a new stream.
     """
     for pause_s in PAUSES_S:
         try:
-            return _replace(path, content)
+            return _replace(path, write)
         except OSError as error:
             if error.errno not in PASSING:
                 raise
@@ -38,14 +50,14 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
                 "%s cannot be written (%s); the next attempt is in %d s", path, error.strerror, pause_s
             )
             time.sleep(pause_s)
-    return _replace(path, content)
+    return _replace(path, write)
 
 
-def _replace(path: Path, content: bytes | memoryview) -> None:
+def _replace(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as stream:
-            stream.write(content)
+            write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from dicom_writing import ramp_volume, write_series
 
-from vfscreen.discover import discover, index
+from vfscreen.discover import discover, index, survey
 from vfscreen.errors import PackedArchive, UnreadableFile, VfscreenError
 from vfscreen.study import StudyFiles
 
@@ -50,6 +50,17 @@ def test_a_second_look_reads_nothing_and_finds_the_same(tmp_path, read_paths):
     read_paths.clear()
     assert discover(tmp_path / "in", index=tmp_path / "index") == first
     assert read_paths == []
+
+
+def test_what_is_equal_in_the_images_of_a_series_is_kept_once(tmp_path):
+    write(tmp_path / "in")
+    for _ in ("read", "from the index"):
+        (study,) = survey(tmp_path / "in", index=tmp_path / "index")
+        images = study.series[0].images
+        for of_image in ("phase", "rescale", "study_date"):
+            assert len({id(getattr(one.image, of_image)) for one in images}) == 1
+        assert len({id(one.kind) for one in images}) == 1
+        assert len({one.image.position for one in images}) == len(images)
 
 
 def test_only_what_is_new_or_changed_is_read(tmp_path, read_paths):
@@ -204,7 +215,7 @@ KILLED_WHILE_IT_LISTS = """
 import os, signal, sys
 from pathlib import Path
 import psutil
-from vfscreen.discover import discover, index
+from vfscreen.discover import discover, index, survey
 
 def end(*_):
     pids = [str(child.pid) for child in psutil.Process().children(recursive=True)]

@@ -13,7 +13,8 @@ import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
@@ -71,7 +72,7 @@ def _pattern(name: str) -> str:
     return re.sub(r"\d+", "#", name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class IndexedFile:
     """A file, its digest of size and time, and what it is."""
 
@@ -123,7 +124,7 @@ def index(folders: Sequence[Folder], path: Path | None = None) -> list[IndexedFo
     Without a path, or where it cannot be used, everything is read and nothing kept.
     """
     with closing(_Store(path)) as store:
-        known = [store.files(folder) for folder in folders]
+        known = deque(store.files(folder) for folder in folders)
         unknown = [
             [file.name for file in folder.files if _is_read(file.name) and file.name not in of_folder]
             for folder, of_folder in zip(folders, known, strict=True)
@@ -131,7 +132,8 @@ def index(folders: Sequence[Folder], path: Path | None = None) -> list[IndexedFo
         paths = [folder.path / name for folder, names in zip(folders, unknown, strict=True) for name in names]
         fresh = _read_all(paths)
         indexed = []
-        for folder, of_folder, names in zip(folders, known, unknown, strict=True):
+        for folder, names in zip(folders, unknown, strict=True):
+            of_folder = known.popleft()  # let go of it, of millions of files it is a GB
             new = {
                 name: store.shared(one) for name, one in zip(names, islice(fresh, len(names)), strict=True)
             }
@@ -233,7 +235,7 @@ class _Store:
 
     def __init__(self, path: Path | None) -> None:
         self._database: sqlite3.Connection | None = None
-        self._kinds: dict[Kind, Kind] = {}
+        self._one_of: dict[Hashable, Any] = {}
         self._committed = time.monotonic()
         self._path = path
         if path is None:
@@ -283,9 +285,16 @@ class _Store:
             self._mend_or_give_up(error)
 
     def shared(self, found: Found) -> Found:
-        """The same with one object for all kinds that are equal: of millions of images they are few."""
-        kinds = self._kinds
-        return found._replace(images=tuple((kinds.setdefault(k, k), image) for k, image in found.images))
+        """The same with one object for all that is equal in the images of a series: there may be millions."""
+        return found._replace(images=tuple(map(self._shared, found.images)))
+
+    def _shared(self, described: tuple[Kind, Image]) -> tuple[Kind, Image]:
+        kind, image = described
+        phase, rescale, date = map(self._one, (image.phase, image.rescale, image.study_date))
+        return self._one(kind), image._replace(phase=phase, rescale=rescale, study_date=date)
+
+    def _one(self, value: Hashable) -> Any:
+        return self._one_of.setdefault(value, value)
 
     def close(self) -> None:
         """Write what was kept since the last time."""

@@ -4,47 +4,87 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vfscreen.results.schemas import Row
-from vfscreen.whole_files import write_whole
+from vfscreen.whole_files import write_stream
+
+ROWS_AT_ONCE = 10_000  # as Python objects, some 20 MB
 
 
-def write_parquet(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
+def write_parquet(rows: Iterable[Row], schema: pa.Schema, path: Path) -> None:
     """Write rows whole or not at all. Raises OSError when the disk refuses."""
-    write_table(_table(rows, schema), path)
+    write_table(table_of(rows, schema), path)
 
 
-def write_csv(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
-    """Write a table for a spreadsheet, whole or not at all; no text in it is taken for a formula."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(schema.names)
-    writer.writerows([_cell(name, _valid(row[name])) for name in schema.names] for row in rows)
-    write_whole(path, text.getvalue().encode())
+def write_csv(rows: Iterable[Row], schema: pa.Schema, path: Path) -> None:
+    """Write a table for a spreadsheet, whole or not at all; no text in it is taken for a formula.
+
+    The rows are asked for again where a share was away for a moment.
+    """
+
+    def write(stream: IO[bytes]) -> None:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(schema.names)
+        writer.writerows([_cell(name, _valid(row[name])) for name in schema.names] for row in rows)
+        text.detach()
+
+    write_stream(path, write)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a table of Arrow whole or not at all. Raises OSError when the disk refuses."""
-    write_tables([table], table.schema, path)
+    write_tables(lambda: [table], table.schema, path)
 
 
-def write_tables(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
-    """Write tables of one schema as one, of which only one at a time need be in memory. Raises as above."""
+def write_tables(tables: Callable[[], Iterable[pa.Table]], schema: pa.Schema, path: Path) -> None:
+    """Write tables of one schema as one, of which only one at a time need be in memory. Raises as above.
+
+    They are made again where a share was away for a moment.
+    """
+
+    def write(stream: IO[bytes]) -> None:
+        with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            for table in tables():
+                writer.write_table(table)
+
+    write_stream(path, write)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The file that `write_table` writes."""
     content = io.BytesIO()
-    with pq.ParquetWriter(content, schema, compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(table)
-    write_whole(path, content.getbuffer())
+    pq.write_table(table, content, compression="zstd")
+    return content.getvalue()
 
 
-def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_pylist([{k: _valid(v) for k, v in row.items()} for row in rows], schema=schema)
+def table_of(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of Arrow, which takes a tenth of their memory; they may come one after the other."""
+    left = iter(rows)
+    tables = [schema.empty_table()]
+    while some := [{k: _valid(v) for k, v in row.items()} for row in islice(left, ROWS_AT_ONCE)]:
+        tables.append(pa.Table.from_pylist(some, schema=schema))
+    return pa.concat_tables(tables)
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """The rows of a table of Arrow, made as they are asked for."""
+
+    table: pa.Table
+
+    def __iter__(self) -> Iterator[Row]:
+        """Each row once, as often as asked."""
+        for batch in self.table.to_batches(max_chunksize=ROWS_AT_ONCE):
+            yield from batch.to_pylist()
 
 
 def valid(text: str) -> str:

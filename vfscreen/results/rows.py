@@ -86,12 +86,21 @@ def vertebra_rows(record: StudyRecord) -> list[Row]:
     return [{**keys, "vertebra": i, **_measured(vertebra)} for i, vertebra in enumerate(vertebrae, start=1)]
 
 
+OF_STUDIES = ["patient_id", "study_id", "study_date", "status", "min_genant_ratio", "grade", "flagged"]
+"""Columns of `STUDIES` that tell all about patients."""
+
+
 def patient_rows(studies: Sequence[Row]) -> list[Row]:
     """The rows of `PATIENTS` from rows of `STUDIES`; a study without patient is a patient of its own."""
     patients = defaultdict(list)
     for row in studies:
-        patients[row["patient_id"] is None, row["patient_id"] or row["study_id"]].append(row)
+        patients[patient_key(row)].append(row)
     return [_patient_row(patients[key]) for key in sorted(patients)]
+
+
+def patient_key(study: Row) -> tuple[bool, str]:
+    """What the studies of one patient share; patients are sorted by it."""
+    return study["patient_id"] is None, study["patient_id"] or study["study_id"]
 
 
 def _probabilities(result: StudyResult | None) -> list[float]:
