@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from vfscreen import errors
+from vfscreen.adjudication.schemas import CONFLICTS, STUDIES_READ, VERDICT_ROWS
 from vfscreen.check import SERIES
 from vfscreen.errors import StudyError
 from vfscreen.results import FLAGGED, PATIENTS, RETRIED, STUDIES, VERTEBRAE
@@ -18,6 +19,12 @@ _TABLES = {
         "One row a flagged study, the smallest G first. A text that a spreadsheet would take for a "
         "formula (it begins with `=`, `+`, `-` or `@`) has an apostrophe before it.",
     ),
+    "adjudicated/verdicts.csv, verdicts.parquet, superseded.csv": (
+        VERDICT_ROWS,
+        "Written by `vfscreen adjudicate`: one row a reader and study.",
+    ),
+    "adjudicated/studies.csv, studies.parquet": (STUDIES_READ, "One row a study that was read."),
+    "adjudicated/conflicts.csv": (CONFLICTS, "What readers said differently of a study."),
     "series.csv, series.parquet": (SERIES, "Written by `vfscreen check`: one row a series."),
 }
 

@@ -293,9 +293,21 @@ def _make_tables(call: Journal, new: int, usage: Usage) -> RunSummary:
         }
         seconds = {stage: pc.sum(table[f"seconds_{stage}"], min_count=0).as_py() for stage in STAGES}
         call.end(new, counts, seconds, asdict(usage))
+        write_for_readers(call.out)
     except OSError as error:
         raise unwritable(error) from error
     return RunSummary(call.out, new=new, seconds=call.seconds(), usage=usage, **counts)
+
+
+def write_for_readers(out: Path) -> None:
+    """What people open in the morning: flagged.xlsx and report.html, of the finished tables and run.json."""
+    from vfscreen.report.page import (
+        write_page,  # these bring pandas and templates, which a night does not need
+    )
+    from vfscreen.report.workbook import write_workbook
+
+    write_workbook(out)
+    write_page(out)
 
 
 def _check_rows(studies: Sequence[StudyFiles], out: Path, names: Names) -> None:

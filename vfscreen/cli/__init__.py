@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vfscreen import __version__
-from vfscreen.cli import evaluation, info, screening, training
+from vfscreen.cli import adjudication, evaluation, info, screening, training
 from vfscreen.errors import VfscreenError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("run")(screening.run)
 app.command("check")(screening.check)
 app.command("evaluate")(evaluation.evaluate)
 app.command("summarize")(evaluation.summarize)
+app.command("adjudicate")(adjudication.adjudicate)
 app.command("simulate")(training.simulate)
 app.command("train")(training.train)
 app.command("info")(info.info)

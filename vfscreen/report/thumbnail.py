@@ -18,15 +18,15 @@ PX_PER_MM = 3  # of the picture, whatever the pixels of the sheet
 LEFT, TOP = 40, 24  # of the sheet in the picture, px: room for the ruler and the two directions
 WINDOW_HU = (-150.0, 550.0)  # black and white
 
-_LABELS, _GAP = 190, 14  # px: column of labels, from the sheet to a label
-_CAPTION = (380, 130)  # px: width and height
+LABELS, _GAP = 190, 14  # px: column of labels, from the sheet to a label
+CAPTION = (380, 130)  # px: width and height
 _CAPTION_CHARACTERS = 60  # of a line
 _MARGIN = 6  # px: from a keypoint to the rim of its mark, at most
 _FINE = 4  # marks are drawn this much larger and reduced: smooth edges
 _TEXT = (225, 225, 225)
 _DIM = (150, 150, 150)
 _HALO = (0, 0, 0, 150)
-_COLORS = {  # Okabe and Ito: told apart with every kind of colour vision
+COLORS = {  # Okabe and Ito: told apart with every kind of colour vision
     "normal": (86, 180, 233),
     "mild": (240, 228, 66),
     "moderate": (230, 159, 0),
@@ -88,7 +88,7 @@ class _Sheet:
         low, high = WINDOW_HU
         grey = np.clip((np.nan_to_num(self.hu, nan=low) - low) / (high - low), 0, 1) * 255
         image = Image.fromarray(grey.round().astype(np.uint8))
-        size = (max(self.right + _LABELS, LEFT + _CAPTION[0]), self.bottom + _CAPTION[1])
+        size = (max(self.right + LABELS, LEFT + CAPTION[0]), self.bottom + CAPTION[1])
         picture = Image.new("RGBA", size, (0, 0, 0, 255))
         picture.paste(image.resize((self.width, self.height), Image.Resampling.BICUBIC), (LEFT, TOP))
         return picture
@@ -117,7 +117,7 @@ def _mark(picture: Image.Image, points: Floats, grade: str, marked: bool) -> Non
     layer = Image.new("RGBA", tuple((size * _FINE).tolist()))
     draw = ImageDraw.Draw(layer)
     points = (points - corner + 0.5) * _FINE
-    for fill, rim in ((_HALO, 1.0), ((*_COLORS[grade], 255), 0.0)):  # a dark rim: seen on bright bone too
+    for fill, rim in ((_HALO, 1.0), ((*COLORS[grade], 255), 0.0)):  # a dark rim: seen on bright bone too
         if marked:
             for superior, inferior in points.reshape(3, 2, 2):
                 draw.line([tuple(superior), tuple(inferior)], fill, round((1.4 + 2 * rim) * _FINE))
@@ -151,7 +151,7 @@ def _rulers(draw: ImageDraw.ImageDraw, sheet: _Sheet) -> None:
 
 
 def _label(number: int, vertebra: Vertebra, threshold: float) -> list[Line]:
-    color = _COLORS[vertebra.grade]
+    color = COLORS[vertebra.grade]
     ratio = f"{number}   G {vertebra.genant_ratio:.3f}"
     if not _is_marked(vertebra, threshold):
         return [(f"{ratio}  {' '.join(vertebra.doubts)}".rstrip(), _SMALL, color)]

@@ -76,10 +76,15 @@ def set_aside(out: Path) -> Path | None:
         return None
     aside = out / SET_ASIDE / datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
     aside.mkdir(parents=True)
-    for name in ("parts", "thumbnails", *TABLES, "run.json"):
+    for name in ("parts", "thumbnails", *TABLES, *_for_readers(out), "run.json"):
         if (out / name).exists():
             (out / name).rename(aside / name)
     return aside
+
+
+def _for_readers(out: Path) -> list[str]:
+    """Workbooks, of which there are several where one has verdicts, and the page."""
+    return [*sorted(path.name for path in out.glob("flagged*.xlsx")), "report.html"]
 
 
 def write_run_json(out: Path, provenance: Mapping[str, Any]) -> None:
