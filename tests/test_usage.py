@@ -16,14 +16,15 @@ def test_shares_are_of_all_readers_and_of_the_time_of_the_run() -> None:
     busy = BusySeconds(writer=1.0)
     for _ in range(2):
         busy.add({"read": 3.0, "localize": 1.0, "straighten": 1.0, "detect": 2.0})
-    assert busy.of(10.0, workers=2) == Usage(10.0, readers=0.4, device=0.6, writer=0.1)
+    assert busy.of(10.0, workers=2, devices=1) == Usage(10.0, readers=0.4, device=0.6, writer=0.1)
+    assert busy.of(10.0, workers=2, devices=3).device == pytest.approx(0.2)
 
 
 def test_a_study_that_failed_counts_with_what_it_took() -> None:
     busy = BusySeconds()
     busy.add({"read": 3.0})
     busy.add({})
-    assert busy.of(6.0, workers=1).readers == 0.5
+    assert busy.of(6.0, workers=1, devices=1).readers == 0.5
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from vfscreen.results import (
     set_aside,
 )
 from vfscreen.settings import Settings, Thumbnails
-from vfscreen.streaming import RunOptions, Screening
+from vfscreen.streaming import RunOptions, Screening, n_device_threads
 from vfscreen.study import StudyFiles
 from vfscreen.threads import WriterThread, unwritable
 from vfscreen.usage import BusySeconds, Usage
@@ -154,7 +154,7 @@ def run(
         finally:  # also after Ctrl-C: what is finished becomes tables
             writer.close()
             busy.writer = writer.busy_s
-            usage = busy.of(time.monotonic() - started, workers)
+            usage = busy.of(time.monotonic() - started, workers, n_device_threads(models.device))
             summary = _make_tables(call, tally.new, usage)
         _check_rows(studies, out, names)
     return summary

@@ -28,6 +28,7 @@ from vfscreen.errors import (
     VfscreenError,
 )
 from vfscreen.localize import LocalizerInput, localize
+from vfscreen.provenance import usable_cpus
 from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReaderLimits, ReadStudy, Straighten
 from vfscreen.readers import read_study
 from vfscreen.report.thumbnail import thumbnail
@@ -104,8 +105,13 @@ class _Waiting(Generic[_Content]):
     shape: tuple[int, ...]
 
 
+def n_device_threads(device: str) -> int:
+    """So many studies are looked at side by side: a GPU takes one batch after the other."""
+    return usable_cpus() if device == "cpu" else 1
+
+
 class Screening:
-    """The main loop: it owns the readers and the device thread, and knows where each study is."""
+    """The main loop: it owns the readers and the device threads, and knows where each study is."""
 
     def __init__(
         self,
@@ -126,7 +132,6 @@ class Screening:
         self._inputs: list[_Waiting[LocalizerInput]] = []
         self._sheets: list[_Waiting[Straightened]] = []
         self._finished: deque[Screened] = deque()
-        self._batch: Sequence[_Waiting[Any]] = []
         self._readers: list[Reader] = []
         self._retried: set[str] = set()
         self._failed_starts = 0
@@ -135,16 +140,17 @@ class Screening:
 
     def screen(self, studies: Iterable[StudyFiles]) -> Generator[Screened, None, None]:
         """Each study once, in the order in which they are finished."""
+        on_cpu = self._models.device == "cpu"
         for study in studies:
             if study.error:
                 yield Screened(_record(study, None, study.error, StudyHeader(), {}))
             else:
                 self._pending.append(study)
-        self._device = DeviceThread()
+        self._devices = [DeviceThread(on_cpu) for _ in range(n_device_threads(self._models.device))]
         try:
             while self._pending or self._passages:
                 self._feed_readers()
-                self._feed_device()
+                self._feed_devices()
                 self._take_what_is_ready()
                 self._replace_overdue_readers()
                 while self._finished:
@@ -152,7 +158,8 @@ class Screening:
         finally:
             for reader in self._readers:
                 reader.end()
-            self._device.close()
+            for device in self._devices:
+                device.close()
 
     # Giving work
 
@@ -166,22 +173,23 @@ class Screening:
                 self._passages[study.study_id] = _Passage(study, reader)
                 reader.post(Read(study))
 
-    def _feed_device(self) -> None:
+    def _feed_devices(self) -> None:
         """Sheets go first, since a study that is finished frees what waits behind it."""
-        if not self._device.is_idle:
-            return
-        if self._sheets:
-            self._sheets = self._fill_batch(self._sheets)
-            self._device.start(self._detect_and_measure, self._batch)
-        elif self._inputs:
-            self._inputs = self._fill_batch(self._inputs)
-            self._device.start(self._localize, self._batch)
+        for device in (device for device in self._devices if device.is_idle):
+            if self._sheets:
+                device.start(self._detect_and_measure, self._taken(self._sheets))
+            elif self._inputs:
+                device.start(self._localize, self._taken(self._inputs))
 
-    def _fill_batch(self, waiting: list[_Waiting[_Content]]) -> list[_Waiting[_Content]]:
-        """Put the first that waits into the batch with others of its shape; returns those that stay."""
-        alike = [item for item in waiting if item.shape == waiting[0].shape]
-        self._batch = alike[: self._options.batch_size]
-        return [item for item in waiting if item not in self._batch]
+    def _taken(self, waiting: list[_Waiting[_Content]]) -> Sequence[_Waiting[_Content]]:
+        """A batch of the first that waits and others of its shape, which wait no longer.
+
+        On a CPU, where a batch gains nothing, each study goes to a thread of its own.
+        """
+        size = 1 if self._models.device == "cpu" else self._options.batch_size
+        batch = [item for item in waiting if item.shape == waiting[0].shape][:size]
+        waiting[:] = [item for item in waiting if item not in batch]
+        return batch
 
     def _localize(self, batch: Sequence[_Waiting[LocalizerInput]]) -> Sequence[SpineCurve | StudyError]:
         inputs = [item.content for item in batch]
@@ -195,11 +203,12 @@ class Screening:
 
     def _take_what_is_ready(self) -> None:
         readers = {reader.connection: reader for reader in self._readers}
-        for connection in wait([*readers, self._device.connection], timeout=1.0):
+        devices: dict[Any, DeviceThread] = {device.connection: device for device in self._devices}
+        for connection in wait([*readers, *devices], timeout=1.0):
             if connection in readers:
                 self._take_reply(readers[connection])
             else:
-                self._take_batch_result()
+                self._take_batch(devices[connection])
 
     def _take_reply(self, reader: Reader) -> None:
         command = reader.command
@@ -226,9 +235,9 @@ class Screening:
             self._fail(passage, reply.value)
         self._count_vanished(reply.value)
 
-    def _take_batch_result(self) -> None:
-        result = self._device.take()
-        for item, value in zip(self._batch, result.values, strict=True):
+    def _take_batch(self, device: DeviceThread) -> None:
+        batch, result = device.take()
+        for item, value in zip(batch, result.values, strict=True):
             if not self._is_current(item.passage):
                 continue  # its reader was lost meanwhile
             self._count_device_failures(value)

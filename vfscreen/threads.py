@@ -40,10 +40,11 @@ class DeviceThread:
     `connection` becomes readable when the batch is done.
     """
 
-    def __init__(self) -> None:
-        """Start without a batch."""
+    def __init__(self, on_cpu: bool) -> None:
+        """Start without a batch; on a CPU the thread computes by itself, others beside it."""
         self.connection, self._done = Pipe(duplex=False)
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
+        self._executor = ThreadPoolExecutor(1, "device", _on_one_core if on_cpu else None)
+        self._items: Sequence[Any] = ()
         self._batch: Future[BatchResult] | None = None
 
     @property
@@ -53,20 +54,27 @@ class DeviceThread:
 
     def start(self, stage: Stage, items: Sequence[Any]) -> None:
         """Compute stage(items), which gives one value for each item, in their order."""
+        self._items = items
         self._batch = self._executor.submit(_timed, stage, items)
         self._batch.add_done_callback(lambda _: self._done.send(None))
 
-    def take(self) -> BatchResult:
-        """The finished batch; only when `connection` is readable."""
+    def take(self) -> tuple[Sequence[Any], BatchResult]:
+        """The items of the finished batch and what they gave; only when `connection` is readable."""
         if self._batch is None:
             raise RuntimeError("no batch was started")
         self.connection.recv()
         result, self._batch = self._batch.result(), None
-        return result
+        return self._items, result
 
     def close(self) -> None:
         """Wait for a batch that is still being computed, and end the thread."""
         self._executor.shutdown()
+
+
+def _on_one_core() -> None:
+    from vfscreen.networks.on_cpu import one_thread  # here, as it loads torch
+
+    one_thread()
 
 
 def _timed(stage: Stage, items: Sequence[Any]) -> BatchResult:

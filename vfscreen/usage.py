@@ -11,7 +11,7 @@ LIMIT = 0.6  # a part that is busy for less of the time limits nothing
 
 @dataclass(frozen=True)
 class Usage:
-    """Shares, 0 to 1, of the `seconds` in which studies were screened. The readers' is their mean."""
+    """Shares, 0 to 1, of the `seconds` in which studies were screened; of several readers the mean."""
 
     seconds: float
     readers: float
@@ -41,7 +41,8 @@ class BusySeconds:
         self.readers += reading
         self.device += sum(stage_seconds.values()) - reading
 
-    def of(self, seconds: float, workers: int) -> Usage:
-        """The shares of so many seconds with so many readers."""
+    def of(self, seconds: float, workers: int, devices: int) -> Usage:
+        """The shares of so many seconds with so many readers and threads of the device."""
         whole = max(seconds, 1e-3)
-        return Usage(seconds, self.readers / whole / workers, self.device / whole, self.writer / whole)
+        shares = (self.readers / workers, self.device / devices, self.writer)
+        return Usage(seconds, *(share / whole for share in shares))

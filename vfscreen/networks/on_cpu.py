@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
+def one_thread() -> None:
+    """For a thread beside which others compute: studies side by side keep cores busier than one shared."""
+    torch.set_num_threads(1)
+
+
 def for_cpu(network: nn.Module) -> nn.Module:
     """Put faster layers into a network in evaluation mode, which is changed and returned."""
     for name, layer in network.named_children():
