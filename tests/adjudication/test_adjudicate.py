@@ -278,7 +278,7 @@ def test_the_command_prints_agreement_and_where_the_tables_are(results, tmp_path
     done = CliRunner().invoke(app, [str(results), *options], catch_exceptions=False)
     assert done.exit_code == 0
     assert "[Bo]" in done.stdout
-    assert "3 studies read by 2 readers: 2 confirmed, 1 open." in done.stdout
+    assert "Studies read: 3, readers: 2; 2 confirmed, 1 open." in done.stdout
     assert "In 1 the readers contradict each other" in done.stdout
     assert (
         "2 of 4 flagged studies are read; there is a fracture in 1 of 1 decided ones: 1.000 (0.207 to"

@@ -21,7 +21,7 @@ def adjudication_lines(made: Adjudication) -> list[str]:
     """What was read, what that changes, and how often the flag is confirmed."""
     changes, conflicts = made.agreement.studies["change"], len(made.conflicts)
     counted = ", ".join(f"{n} {change}" for change, n in sorted(changes.items()))
-    lines = [f"{len(made.studies)} studies read by {len(made.agreement.machine)} readers: {counted}."]
+    lines = [f"Studies read: {len(made.studies)}, readers: {len(made.agreement.machine)}; {counted}."]
     if conflicts:
         lines.append(f"In {conflicts} the readers contradict each other: {made.out / 'conflicts.csv'}")
     if made.superseded:
