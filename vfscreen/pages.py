@@ -62,10 +62,10 @@ def errors_page() -> str:
         "",
         "| code | status | meaning |",
         "| --- | --- | --- |",
-        *(f"| [`{kind.code}`](#{kind.code}) | {kind.status} | {_meaning(kind)} |" for kind in kinds),
+        *(f"| [`{kind.code}`](#{kind.code}) | {kind.status} | {meaning(kind)} |" for kind in kinds),
     ]
     for kind in kinds:
-        lines += ["", f"## {kind.code}", "", f"{_meaning(kind)} (`{kind.status}`)", "", kind.advice]
+        lines += ["", f"## {kind.code}", "", f"{meaning(kind)} (`{kind.status}`)", "", kind.advice]
     return "\n".join(lines) + "\n"
 
 
@@ -75,7 +75,8 @@ def study_errors() -> list[type[StudyError]]:
     return [kind for kind in kinds if issubclass(kind, StudyError) and kind is not StudyError]
 
 
-def _meaning(kind: type[StudyError]) -> str:
+def meaning(kind: type[StudyError]) -> str:
+    """What an error means, in one sentence."""
     return (kind.__doc__ or "").partition("\n")[0]
 
 

@@ -9,11 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vfscreen.adjudication.agreement import Agreement, agreement
 from vfscreen.adjudication.consensus import conflict_row, one_a_reader, study_row
@@ -21,6 +19,7 @@ from vfscreen.adjudication.reading import Reading, read_verdicts
 from vfscreen.adjudication.schemas import CONFLICTS, STUDIES_READ, VERDICT_ROWS
 from vfscreen.errors import InputError
 from vfscreen.results import Row, valid, write_csv, write_parquet
+from vfscreen.results.files import read_result
 from vfscreen.whole_files import write_whole
 
 log = logging.getLogger(__name__)
@@ -94,17 +93,8 @@ def adjudicate(
 
 def _read_results(results: Path) -> tuple[int, dict[str, Row]]:
     """How many studies are flagged, and every study by its id."""
-    table = _read(results / "studies.parquet", _OF_STUDY)
+    table = read_result(results / "studies.parquet", _OF_STUDY)
     return pc.sum(table["flagged"], min_count=0).as_py(), {row["study_id"]: row for row in table.to_pylist()}
-
-
-def _read(path: Path, columns: list[str], filters: Any = None) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns, filters=filters)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there: give a folder that vfscreen run has finished") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no table of vfscreen run: {error}") from error
 
 
 def _check_studies(readings: Iterable[Reading], studies: Collection[str]) -> None:
@@ -126,7 +116,7 @@ def _hint(reading: Reading, studies: Collection[str]) -> str:
 
 def _check_vertebrae(readings: Sequence[Reading], results: Path) -> None:
     ids = pa.array({reading.study_id for reading in readings if reading.vertebra is not None}, pa.string())
-    table = _read(
+    table = read_result(
         results / "vertebrae.parquet", ["study_id", "vertebra"], pc.field("study_id").isin(ids)
     ).to_pydict()
     known = set(zip(table["study_id"], table["vertebra"], strict=True))
@@ -148,7 +138,9 @@ def _check_keeps(out: Path, readings: Iterable[Reading]) -> None:
         return
     now = {(reading.study_id, reading.reader.casefold()): reading for reading in readings}
     names = ["study_id", "reader", "file", "verdict", "verdict_grade", "verdict_vertebra"]
-    earlier = {(row["study_id"], row["reader"].casefold()): row for row in _read(path, names).to_pylist()}
+    earlier = {
+        (row["study_id"], row["reader"].casefold()): row for row in read_result(path, names).to_pylist()
+    }
     missing = [row for key, row in earlier.items() if key not in now]
     if missing:
         first = missing[0]

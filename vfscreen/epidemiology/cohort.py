@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from vfscreen.epidemiology.covariates import KEYS, OLDEST, YEARS, Covariates
 from vfscreen.epidemiology.dictionary import ANALYSIS, names
 from vfscreen.errors import InputError
 from vfscreen.measure import THRESHOLDS
+from vfscreen.results.files import read_result
 
 STATUSES = ("ok", "partial", "failed", "skipped")
 """The status of a study, the first one being the first choice."""
@@ -30,8 +30,8 @@ def read_results(results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Raises InputError where it holds no tables, a study twice, or a status that is none of `STATUSES`.
     """
-    studies = _read(results / "studies.parquet", _OF_STUDY)
-    vertebrae = _read(results / "vertebrae.parquet", _OF_VERTEBRA)
+    studies = read_result(results / "studies.parquet", _OF_STUDY).to_pandas()
+    vertebrae = read_result(results / "vertebrae.parquet", _OF_VERTEBRA).to_pandas()
     if studies.empty:
         raise InputError(f"{results / 'studies.parquet'} has no rows: nothing was screened")
     again = studies.study_id[studies.study_id.duplicated()]
@@ -141,15 +141,6 @@ def _between(low: float, high: float) -> str:
     """50-59 for whole years, as ages are told; 50.5 to under 60 where a bound is none."""
     are_whole = float(low).is_integer() and float(high).is_integer()
     return f"{low:g}-{high - 1:g}" if are_whole else f"{low:g} to under {high:g}"
-
-
-def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=list(columns))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there: give a folder that vfscreen run has finished") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no table of vfscreen run: {error}") from error
 
 
 def _patient_ids(studies: pd.DataFrame, covariates: Covariates) -> pd.Series:

@@ -30,7 +30,7 @@ from markupsafe import Markup, escape
 from vfscreen.adjudication.verdicts import COLUMNS, GRADES, VERDICTS
 from vfscreen.errors import StudyError
 from vfscreen.measure import MILD, THRESHOLDS, grade
-from vfscreen.pages import study_errors
+from vfscreen.pages import meaning, study_errors
 from vfscreen.quality import VERTEBRA_DOUBTS
 from vfscreen.study import HEIGHTS
 from vfscreen.whole_files import write_whole
@@ -213,7 +213,7 @@ class Cause:
     @property
     def meaning(self) -> str:
         """One sentence."""
-        return (self.kind.__doc__ or "").partition("\n")[0]
+        return meaning(self.kind)
 
     @property
     def advice(self) -> Markup:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vfscreen.errors import InputError
 from vfscreen.results.schemas import Row
 from vfscreen.whole_files import write_stream
 
@@ -57,6 +59,16 @@ def write_tables(tables: Callable[[], Iterable[pa.Table]], schema: pa.Schema, pa
                 writer.write_table(table)
 
     write_stream(path, write)
+
+
+def read_result(path: Path, columns: Sequence[str], filters: pc.Expression | None = None) -> pa.Table:
+    """Some columns of a finished table. Raises InputError where it is not there or is none of ours."""
+    try:
+        return pq.read_table(path, columns=list(columns), filters=filters)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there: give a folder that vfscreen run has finished") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path} is no table of vfscreen run: {error}") from error
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
