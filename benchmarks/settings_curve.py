@@ -2,9 +2,10 @@
 
     python benchmarks/settings_curve.py --patients 60 --workers 2 --out settings_curve.json
 
-Simulated patients that no training has seen (those of `held_out.py`), each scanned in 1 to 1.5 mm and in 3 mm
-slices, are measured once with each variant of the settings; the scans are the same for all, so that differences
-are taken by patient. Seconds are those of the processor from the volume to the result, without reading.
+Simulated patients that no training has seen (those of `held_out.py`), each scanned in 1 to 1.5 mm and in 3
+mm slices, are measured with each variant of the settings. The scans are the same for all, so that
+differences are taken by patient. Seconds are those of the processor from the volume to the result, without
+reading.
 """
 
 from __future__ import annotations
