@@ -16,7 +16,10 @@ MODULES = {
     ".".join(("vfscreen", *path.relative_to(PACKAGE).with_suffix("").parts)): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-ABOVE = ("pipeline", "streaming", "cli", "simulation", "training", "evaluation", "epidemiology")
+ABOVE = (
+    *("pipeline", "merge", "cluster", "streaming", "cli"),
+    *("simulation", "training", "evaluation", "epidemiology"),
+)
 """What stands above the stages, by the first name below vfscreen."""
 BESIDE_ABOVE = ("reader_process", "threads", "progress", "provenance", "screening", "__init__")
 

@@ -15,11 +15,15 @@ from vfscreen import provenance
 from vfscreen.errors import InputError
 from vfscreen.results import read_run_json, write_run_json
 from vfscreen.settings import Settings
+from vfscreen.shards import Shard
 
 if TYPE_CHECKING:
     from vfscreen.networks.weights import Models
 
 logger = logging.getLogger(__name__)
+
+METHOD = ("input", "settings", "weights", "series", "pseudonyms", "shard")
+"""The names in run.json of what all calls that share a folder have in common."""
 
 _MAX_DIFFERENCES = 3  # named in a message
 
@@ -30,6 +34,7 @@ def method(
     models: Models,
     series: Collection[str] = (),
     pseudonyms: str | None = None,
+    shard: Shard | None = None,
 ) -> dict[str, Any]:
     """What must be the same in all calls that share one result folder, as JSON holds it.
 
@@ -41,6 +46,7 @@ def method(
         "weights": dict(models.provenance),
         "series": sorted(series),
         "pseudonyms": pseudonyms,
+        "shard": None if shard is None else str(shard),
     }
     return dict(json.loads(json.dumps(made_with)))
 
@@ -84,10 +90,17 @@ class Journal:
     call: Mapping[str, Any]
 
     @classmethod
-    def begin(cls, out: Path, method: Mapping[str, Any], device: str, options: Mapping[str, Any]) -> Journal:
+    def begin(
+        cls,
+        out: Path,
+        method: Mapping[str, Any],
+        device: str,
+        options: Mapping[str, Any],
+        earlier: Sequence[Mapping[str, Any]],
+    ) -> Journal:
         """Write down that a call begins, so that parts never stand without their run.json.
 
-        Raises InputError for results of another method, OSError when the disk refuses.
+        `earlier` are the calls whose results `out` holds. Raises OSError when the disk refuses.
         """
         call = {
             "started": _now().isoformat(timespec="milliseconds"),
@@ -98,7 +111,7 @@ class Journal:
             "options": dict(options),
             "machine": {**provenance.machine(), "device": device},
         }
-        journal = cls(out, method, earlier_calls(out, method), call)
+        journal = cls(out, method, earlier, call)
         journal._warn_of_pictures_not_drawn()
         journal._write(call)
         return journal
@@ -109,10 +122,12 @@ class Journal:
         counts: Mapping[str, int],
         seconds_by_stage: Mapping[str, float],
         busy: Mapping[str, float],
+        unscreened: int,
     ) -> None:
         """Add what this call took for its `new` studies; `counts` and stages are of all in the tables.
 
-        `busy` is the share of its time for which readers, device and writer worked.
+        `busy` is the share of its time for which readers, device and writer worked; `unscreened` studies
+        of its input have no row yet.
         """
         ended = {
             "ended": _now().isoformat(timespec="milliseconds"),
@@ -122,7 +137,12 @@ class Journal:
             "peak_memory_mib": provenance.peak_memory_mib(),
         }
         seconds = sum(call.get("seconds", 0.0) for call in self.earlier) + ended["seconds"]
-        totals = {"seconds": seconds, "seconds_by_stage": dict(seconds_by_stage), "counts": dict(counts)}
+        totals = {
+            "seconds": seconds,
+            "seconds_by_stage": dict(seconds_by_stage),
+            "counts": dict(counts),
+            "unscreened": unscreened,
+        }
         self._write({**self.call, **ended}, totals)
 
     def seconds(self) -> float:

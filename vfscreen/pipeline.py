@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -24,7 +25,7 @@ from vfscreen.child_process import keep_freed_memory
 from vfscreen.discover import discover
 from vfscreen.discover.index import INDEX_NAME
 from vfscreen.errors import InputError, VfscreenError
-from vfscreen.journal import Journal
+from vfscreen.journal import Journal, earlier_calls
 from vfscreen.progress import OnProgress, Tally, silent
 from vfscreen.pseudonyms import Plain, Pseudonyms
 from vfscreen.results import (
@@ -41,6 +42,7 @@ from vfscreen.results import (
     set_aside,
 )
 from vfscreen.settings import Settings, Thumbnails
+from vfscreen.shards import Shard
 from vfscreen.streaming import RunOptions, Screening, n_device_threads
 from vfscreen.study import StudyFiles
 from vfscreen.threads import WriterThread, unwritable
@@ -92,6 +94,7 @@ def run(
     pseudonyms: Pseudonyms | None = None,
     retry_failed: bool = False,
     fresh: bool = False,
+    shard: Shard | None = None,
     progress: OnProgress = silent,
 ) -> RunSummary:
     """Screen every study of a folder, file or manifest, and write the tables into `out`.
@@ -101,7 +104,8 @@ def run(
     are screened again. With `retry_failed` those that failed are screened again, and no others; with
     `fresh` what `out` holds is set aside first.
 
-    `limit` takes the first so many studies of the input. `time_limit_s` and `memory_mib` are what one
+    `limit` takes the first so many studies of the input, `shard` those of them that are its own; folders
+    of all shards are put together by `merge`. `time_limit_s` and `memory_mib` are what one
     study may cost a reader. `series` names UIDs that are screened instead of those of the rule.
     From a script, call it under `if __name__ == "__main__":`, since the readers are spawned processes.
 
@@ -116,7 +120,7 @@ def run(
     models = models or _load_models(device)
     names = pseudonyms or Plain()
     named = [names.series(uid) for uid in series]
-    method = journal.method(source, settings, models, named, names.key_digest)
+    method = journal.method(source, settings, models, named, names.key_digest, shard)
     if fresh and retry_failed:
         raise InputError("--fresh screens everything again and --retry-failed only some: choose one of them")
     keep_freed_memory()
@@ -126,18 +130,17 @@ def run(
         elif fresh:
             journal.check_without_names(out)
         if not fresh:  # refuse before the walk through an archive, which may take long
-            journal.earlier_calls(out, method)
+            earlier_calls(out, method)
         index = None if pseudonyms else out / INDEX_NAME  # it holds names of files and patients
         listed = discover(source, settings.read, index=index, series=series)
-        studies = listed[:limit]
+        wanted = [study for study in listed[:limit] if shard is None or shard.has(study.study_id)]
         if fresh:
-            _set_aside(out)
+            put_aside(out)
         results, call = _open_results(out, method, models.device, settings, options)
         finished = finished_studies(out)
         for key in _superseded(listed, finished, names):
             results.withdraw(*key)
-        if retry_failed:
-            studies = _with_row(studies, finished, names)
+        studies = _with_row(wanted, finished, names) if retry_failed else wanted
         pending = _pending(studies, finished, names, retry_failed)
         tally = Tally(total=len(studies), before=len(studies) - len(pending))
         writer, busy, started = WriterThread(results), BusySeconds(), time.monotonic()
@@ -155,7 +158,7 @@ def run(
             writer.close()
             busy.writer = writer.busy_s
             usage = busy.of(time.monotonic() - started, workers, n_device_threads(models.device))
-            summary = _make_tables(call, tally.new, usage)
+            summary = make_tables(call, tally.new, usage, {_key(study, names) for study in wanted})
         _check_rows(studies, out, names)
     return summary
 
@@ -200,7 +203,8 @@ def _check_has_no_names(out: Path, fresh: bool) -> None:
         )
 
 
-def _set_aside(out: Path) -> None:
+def put_aside(out: Path) -> None:
+    """Move earlier results of `out` out of the way. Raises InputError where they cannot be moved."""
     try:
         aside = set_aside(out)
     except OSError as error:
@@ -274,13 +278,16 @@ def _open_results(
     """The writer and the journal of this call. Raises InputError for an `out` that it must not add to."""
     try:
         results = ResultWriter(out, settings.measure.threshold)
-        return results, Journal.begin(out, method, device, asdict(options))
+        return results, Journal.begin(out, method, device, asdict(options), earlier_calls(out, method))
     except OSError as error:
         raise InputError(f"Results cannot be written to {out}: {error}") from error
 
 
-def _make_tables(call: Journal, new: int, usage: Usage) -> RunSummary:
-    """The tables of all that is finished, what they hold, and run.json."""
+def make_tables(call: Journal, new: int, usage: Usage | None, wanted: Collection[StudyKey]) -> RunSummary:
+    """The tables of all that is finished, what they hold, and run.json; `wanted` is the input of the call.
+
+    Raises VfscreenError when the disk refuses.
+    """
     try:
         consolidate(call.out)
         table = pq.read_table(call.out / "studies.parquet")
@@ -292,11 +299,16 @@ def _make_tables(call: Journal, new: int, usage: Usage) -> RunSummary:
             **{status: by_status[status] for status in ("ok", "partial", "failed", "skipped")},
         }
         seconds = {stage: pc.sum(table[f"seconds_{stage}"], min_count=0).as_py() for stage in STAGES}
-        call.end(new, counts, seconds, asdict(usage))
+        unscreened = len(set(wanted) - _rows(table))
+        call.end(new, counts, seconds, asdict(usage) if usage else {}, unscreened)
         write_for_readers(call.out)
     except OSError as error:
         raise unwritable(error) from error
     return RunSummary(call.out, new=new, seconds=call.seconds(), usage=usage, **counts)
+
+
+def _rows(studies: pa.Table) -> set[StudyKey]:
+    return set(zip(studies["study_id"].to_pylist(), studies["source"].to_pylist(), strict=True))
 
 
 def write_for_readers(out: Path) -> None:
@@ -313,7 +325,7 @@ def write_for_readers(out: Path) -> None:
 def _check_rows(studies: Sequence[StudyFiles], out: Path, names: Names) -> None:
     """No study may be lost in silence, whatever the fault."""
     table = pq.read_table(out / "studies.parquet", columns=["study_id", "source"])
-    listed = set(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    listed = _rows(table)
     missing = [study.source for study in studies if _key(study, names) not in listed]
     if missing:
         raise VfscreenError(

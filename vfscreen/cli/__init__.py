@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Vertebral fractures in lung-screening CT: from an archive to tables.",
 )
 app.command("run")(screening.run)
+app.command("merge")(screening.merge)
 app.command("check")(screening.check)
 app.command("evaluate")(evaluation.evaluate)
 app.command("summarize")(evaluation.summarize)

@@ -1,4 +1,4 @@
-"""`vfscreen run` and `vfscreen check`."""
+"""`vfscreen run`, `vfscreen merge` and `vfscreen check`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from vfscreen.cli.options import Archive, Device, DeviceOption, Out, Series, Thu
 from vfscreen.cli.shown import print_check, print_summary
 from vfscreen.errors import InputError
 from vfscreen.settings import MeasureSettings, RefineSettings, Settings
+from vfscreen.shards import Shard
 
 
 def run(
@@ -27,6 +28,14 @@ def run(
         int | None, typer.Option(min=1, help="Only the first N studies.", rich_help_panel="Input")
     ] = None,
     series: Series = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="The I-th of N shares of the studies; each into a folder of its own, for vfscreen merge.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool,
         typer.Option("--retry-failed", help="Only the studies that failed, again.", rich_help_panel="Input"),
@@ -101,6 +110,7 @@ def run(
                 pseudonyms=None if pseudonymise is None else Pseudonyms.from_file(pseudonymise),
                 retry_failed=retry_failed,
                 fresh=fresh,
+                shard=None if shard is None else Shard.parse(shard),
                 progress=on_progress,
             )
     except KeyboardInterrupt as interrupt:
@@ -108,6 +118,26 @@ def run(
             f"Interrupted. What is finished is in {out}; the same command goes on from there.", err=True
         )
         raise typer.Exit(143 if isinstance(interrupt, _Terminated) else 130) from None
+    print_summary(Console(), summary)
+    raise typer.Exit(0 if summary.measured else 1)
+
+
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The folders of all shards.")],
+    out: Out,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Start afresh: earlier results are moved into set_aside/.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
+) -> None:
+    """Put the folders of all shards of one archive together: the tables are those of one run."""
+    from vfscreen.merge import merge as merged
+
+    summary = merged(folders, out, fresh=fresh)
     print_summary(Console(), summary)
     raise typer.Exit(0 if summary.measured else 1)
 

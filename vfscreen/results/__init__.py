@@ -6,7 +6,14 @@ a study    a run       the folder       folder.py: locks, run.json
 
 from vfscreen.results.files import valid, write_csv, write_parquet
 from vfscreen.results.folder import SET_ASIDE, locked, read_run_json, set_aside, write_run_json
-from vfscreen.results.parts import RETRIED, Finished, ResultWriter, finished_studies, thumbnail_path
+from vfscreen.results.parts import (
+    RETRIED,
+    Finished,
+    ResultWriter,
+    copy_parts,
+    finished_studies,
+    thumbnail_path,
+)
 from vfscreen.results.rows import StudyRecord, is_flagged, patient_rows, study_row, vertebra_rows
 from vfscreen.results.schemas import FLAGGED, PATIENTS, STAGES, STUDIES, VERTEBRAE, Row, StudyKey, column
 from vfscreen.results.tables import consolidate
@@ -26,6 +33,7 @@ __all__ = [
     "StudyRecord",
     "column",
     "consolidate",
+    "copy_parts",
     "finished_studies",
     "is_flagged",
     "locked",

@@ -63,8 +63,7 @@ class ResultWriter:
         self._vertebrae: list[Row] = []
         for folder in ("parts", "thumbnails"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        numbers = (int(path.name.split(".")[0]) for path in (out / "parts").glob("[0-9]*.parquet"))
-        self._number = max(numbers, default=0)
+        self._number = last_number(out)
         self._last_flush = time.monotonic()
 
     def __enter__(self) -> ResultWriter:
@@ -169,6 +168,24 @@ def parts(out: Path) -> Iterator[tuple[pa.Table, Path]]:
             log.warning("The part %s is unreadable (%s); its studies count as not done.", path, error)
             continue
         yield studies.replace_schema_metadata(None), of_them
+
+
+def copy_parts(source: Path, out: Path) -> None:
+    """Copy the parts of another folder and its pictures, in their order, behind those of `out`."""
+    paths = sorted((source / "parts").glob("*.studies.parquet"))
+    for number, path in enumerate(paths, last_number(out) + 1):
+        stem = out / "parts" / f"{number:06d}"
+        of_them = path.with_name(path.name.replace(".studies.", ".vertebrae."))
+        for file, suffix in ((of_them, ".vertebrae.parquet"), (path, ".studies.parquet")):
+            write_whole(stem.with_suffix(suffix), file.read_bytes())
+    for picture in (source / "thumbnails").glob("*.png"):
+        write_whole(out / "thumbnails" / picture.name, picture.read_bytes())
+
+
+def last_number(out: Path) -> int:
+    """The number of the latest part of `out`; 0 where there is none."""
+    numbers = (int(path.name.split(".")[0]) for path in (out / "parts").glob("[0-9]*.parquet"))
+    return max(numbers, default=0)
 
 
 def read_vertebrae(path: Path) -> pa.Table:
