@@ -17,6 +17,7 @@ VfscreenError
     ├── SpineNotFound          the localizer sees no spine
     ├── ReaderDied             the reader process ended while it read this study
     ├── ReaderTimeout          reading took longer than the limit
+    ├── WorkerDied             a worker of a cluster ended while it screened this study
     ├── OutOfMemory            reading needed more memory than the limit
     └── UnexpectedError        any other exception, with its type and place
 """
@@ -163,6 +164,16 @@ class ReaderTimeout(StudyError):
 
     code = "reader_timeout"
     advice = "A slow disk or network, or a decoder in an endless loop. Try `--retry-failed --timeout 3600`."
+
+
+class WorkerDied(StudyError):
+    """A worker process of a cluster ended twice while it screened this study, the second time alone."""
+
+    code = "worker_died"
+    advice = (
+        "The log of the worker (`logs/` in the results) may tell why; mostly its machine was out of memory "
+        "or was taken away. Each next call tries again; if it stays, screen the study on one machine."
+    )
 
 
 class OutOfMemory(StudyError):

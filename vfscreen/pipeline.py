@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +26,7 @@ from vfscreen.discover import discover
 from vfscreen.discover.index import INDEX_NAME
 from vfscreen.errors import InputError, VfscreenError
 from vfscreen.journal import Journal, earlier_calls
-from vfscreen.progress import OnProgress, Tally, silent
+from vfscreen.progress import OnProgress, Outcome, Tally, silent
 from vfscreen.pseudonyms import Plain, Pseudonyms
 from vfscreen.results import (
     SET_ASIDE,
@@ -46,7 +46,7 @@ from vfscreen.shards import Shard
 from vfscreen.streaming import RunOptions, Screening, n_device_threads
 from vfscreen.study import StudyFiles
 from vfscreen.threads import WriterThread, unwritable
-from vfscreen.usage import BusySeconds, Usage
+from vfscreen.usage import BusySeconds, Usage, mean
 
 if TYPE_CHECKING:
     from vfscreen.networks.weights import Models
@@ -77,6 +77,59 @@ class RunSummary:
     usage: Usage | None = None
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is done with each study, by this process or by workers elsewhere."""
+
+    out: Path
+    settings: Settings
+    options: RunOptions
+    names: Names
+
+    def screen(
+        self,
+        studies: Sequence[StudyFiles],
+        models: Models,
+        results: ResultWriter,
+        usages: list[Usage],
+        begin: Callable[[StudyFiles], None] = lambda study: None,
+    ) -> Generator[Outcome, None, None]:
+        """Screen the studies in this process and write them; how busy its parts were goes to `usages`.
+
+        `begin` is told of each study that a reader gets. Raises VfscreenError when results cannot be
+        written or the device fails.
+        """
+        writer, busy, started = WriterThread(results), BusySeconds(), time.monotonic()
+        screening = Screening(
+            models,
+            self.settings,
+            self.options,
+            name=lambda study: self.names.source(study.source),
+            begin=begin,
+        )
+        try:
+            with closing(screening.screen(studies)) as screened:
+                for study in screened:
+                    record = self.names.record(study.record)
+                    writer.put(record, study.picture(self.settings, self.options.thumbnails))
+                    busy.add(record.stage_seconds)
+                    yield _outcome(study.record, self.settings)
+        finally:
+            writer.close()
+            busy.writer = writer.busy_s
+            n_devices = n_device_threads(models.device)
+            usages.append(busy.of(time.monotonic() - started, self.options.workers, n_devices))
+
+
+class Cluster(Protocol):
+    """Workers elsewhere that screen studies."""
+
+    def screen(
+        self, studies: Sequence[StudyFiles], work: Work, results: ResultWriter, usages: list[Usage]
+    ) -> Generator[Outcome, None, None]:
+        """As `Work.screen`. The workers write parts of their own, `results` what only this process knows."""
+
+
 def run(
     source: str | Path,
     out: str | Path,
@@ -95,6 +148,7 @@ def run(
     retry_failed: bool = False,
     fresh: bool = False,
     shard: Shard | None = None,
+    cluster: Cluster | None = None,
     progress: OnProgress = silent,
 ) -> RunSummary:
     """Screen every study of a folder, file or manifest, and write the tables into `out`.
@@ -105,8 +159,9 @@ def run(
     `fresh` what `out` holds is set aside first.
 
     `limit` takes the first so many studies of the input, `shard` those of them that are its own; folders
-    of all shards are put together by `merge`. `time_limit_s` and `memory_mib` are what one
-    study may cost a reader. `series` names UIDs that are screened instead of those of the rule.
+    of all shards are put together by `merge`. `time_limit_s` and `memory_mib` are what one study may cost
+    a reader. `series` names UIDs that are screened instead of those of the rule. With a `cluster` its
+    workers screen, `workers` and `memory_mib` are those of each; input and `out` have one path everywhere.
     From a script, call it under `if __name__ == "__main__":`, since the readers are spawned processes.
 
     Raises InputError for a wrong input, and for an `out` that is unwritable, in use by another run,
@@ -114,9 +169,11 @@ def run(
     VfscreenError when results cannot be written or the device fails; never for a single study.
     """
     source, out, settings = Path(source), Path(out), settings or Settings()
-    workers = workers or default_workers()
-    memory_mib = memory_mib or default_memory_mib(workers)
-    options = RunOptions(workers, batch_size, limit, thumbnails, time_limit_s, memory_mib)
+    options = RunOptions(workers or 0, batch_size, limit, thumbnails, time_limit_s, memory_mib or 0)
+    if cluster is None:
+        options = for_this_machine(options)
+    else:
+        source, out = source.absolute(), out.absolute()
     models = models or _load_models(device)
     names = pseudonyms or Plain()
     named = [names.series(uid) for uid in series]
@@ -143,24 +200,31 @@ def run(
         studies = _with_row(wanted, finished, names) if retry_failed else wanted
         pending = _pending(studies, finished, names, retry_failed)
         tally = Tally(total=len(studies), before=len(studies) - len(pending))
-        writer, busy, started = WriterThread(results), BusySeconds(), time.monotonic()
+        work, usages = Work(out, settings, options, names), list[Usage]()
         try:
             progress(tally)
-            screening = Screening(models, settings, options, name=lambda study: names.source(study.source))
-            with closing(screening.screen(pending)) as screened:
-                for study in screened:
-                    record = names.record(study.record)
-                    writer.put(record, study.picture(settings, thumbnails))
-                    busy.add(record.stage_seconds)
-                    tally = _counted(tally, record, settings)
+            if cluster is None:
+                screened = work.screen(pending, models, results, usages)
+            else:
+                screened = cluster.screen(pending, work, results, usages)
+            with closing(screened) as outcomes:
+                for outcome in outcomes:
+                    tally = tally.plus(outcome)
                     progress(tally)
         finally:  # also after Ctrl-C: what is finished becomes tables
-            writer.close()
-            busy.writer = writer.busy_s
-            usage = busy.of(time.monotonic() - started, workers, n_device_threads(models.device))
-            summary = make_tables(call, tally.new, usage, {_key(study, names) for study in wanted})
+            _close(results)
+            summary = make_tables(
+                call, tally.new, mean(usages), {study_key(study, names) for study in wanted}
+            )
         _check_rows(studies, out, names)
     return summary
+
+
+def for_this_machine(options: RunOptions, sharing: int = 1) -> RunOptions:
+    """The options with what was left open, if as many processes as `sharing` share the memory."""
+    workers = options.workers or default_workers()
+    memory_mib = options.memory_mib or default_memory_mib(workers * sharing)
+    return replace(options, workers=workers, memory_mib=memory_mib)
 
 
 def default_workers() -> int:
@@ -173,16 +237,14 @@ def default_memory_mib(workers: int) -> int:
     return max(2048, int(0.75 * provenance.memory_mib() / workers))
 
 
-def _counted(tally: Tally, record: StudyRecord, settings: Settings) -> Tally:
-    result = record.result
+def _outcome(record: StudyRecord, settings: Settings) -> Outcome:
+    result, study_id = record.result, record.study_id
     if result is not None and result.vertebrae:
-        flagged = bool(is_flagged(result, settings.measure.threshold))
-        return replace(tally, measured=tally.measured + 1, flagged=tally.flagged + flagged)
+        return Outcome(study_id, "measured", bool(is_flagged(result, settings.measure.threshold)))
     if result is not None:
-        return replace(tally, unmeasured=tally.unmeasured + 1)
-    if record.error is not None and record.error.status == "skipped":
-        return replace(tally, skipped=tally.skipped + 1)
-    return replace(tally, failed=tally.failed + 1)
+        return Outcome(study_id, "unmeasured")
+    is_skipped = record.error is not None and record.error.status == "skipped"
+    return Outcome(study_id, "skipped" if is_skipped else "failed")
 
 
 def _load_models(device: str) -> Models:
@@ -237,7 +299,7 @@ def _with_row(
     studies: Sequence[StudyFiles], finished: Mapping[StudyKey, Finished], names: Names
 ) -> list[StudyFiles]:
     """The studies that are finished, well or not."""
-    done = [study for study in studies if _key(study, names) in finished]
+    done = [study for study in studies if study_key(study, names) in finished]
     if len(done) < len(studies):
         left = len(studies) - len(done)
         logger.warning("%d studies are not screened yet; the command without --retry-failed does.", left)
@@ -253,7 +315,7 @@ def _pending(
     """The studies to screen in this call."""
     pending, changed = [], 0
     for study in studies:
-        row = finished.get(_key(study, names))
+        row = finished.get(study_key(study, names))
         if row is None:
             pending.append(study)
         elif retry_failed:
@@ -268,7 +330,8 @@ def _pending(
     return pending
 
 
-def _key(study: StudyFiles, names: Names) -> StudyKey:
+def study_key(study: StudyFiles, names: Names) -> StudyKey:
+    """What the tables know the study by."""
     return names.study(study.study_id), names.source(study.source)
 
 
@@ -281,6 +344,13 @@ def _open_results(
         return results, Journal.begin(out, method, device, asdict(options), earlier_calls(out, method))
     except OSError as error:
         raise InputError(f"Results cannot be written to {out}: {error}") from error
+
+
+def _close(results: ResultWriter) -> None:
+    try:
+        results.close()
+    except OSError as error:
+        raise unwritable(error) from error
 
 
 def make_tables(call: Journal, new: int, usage: Usage | None, wanted: Collection[StudyKey]) -> RunSummary:
@@ -326,7 +396,7 @@ def _check_rows(studies: Sequence[StudyFiles], out: Path, names: Names) -> None:
     """No study may be lost in silence, whatever the fault."""
     table = pq.read_table(out / "studies.parquet", columns=["study_id", "source"])
     listed = _rows(table)
-    missing = [study.source for study in studies if _key(study, names) not in listed]
+    missing = [study.source for study in studies if study_key(study, names) not in listed]
     if missing:
         raise VfscreenError(
             f"{len(missing)} of {len(studies)} studies have no row in {out / 'studies.parquet'}, "

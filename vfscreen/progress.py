@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -14,6 +15,18 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY_S = 30.0
+
+
+Count = Literal["measured", "unmeasured", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one study ended: the count of a `Tally` that it adds to, and whether it is flagged."""
+
+    study_id: str
+    count: Count
+    flagged: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,11 @@ class Tally:
     def done(self) -> int:
         """Studies that need no more work."""
         return self.before + self.new
+
+    def plus(self, outcome: Outcome) -> Tally:
+        """With one more study."""
+        counted = {outcome.count: getattr(self, outcome.count) + 1}
+        return replace(self, flagged=self.flagged + outcome.flagged, **counted)
 
 
 OnProgress = Callable[[Tally], None]

@@ -53,7 +53,10 @@ _MAX_VANISHED = 20  # studies one after the other: the archive itself is gone
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run works; none of it changes a measurement."""
+    """How a run works; none of it changes a measurement.
+
+    For workers of a cluster, `workers` and `memory_mib` are 0 where each machine has its own.
+    """
 
     workers: int
     batch_size: int
@@ -120,13 +123,14 @@ class Screening:
         options: RunOptions,
         read: ReadStudy = read_study,
         name: Callable[[StudyFiles], str] = lambda study: study.source,
+        begin: Callable[[StudyFiles], None] = lambda study: None,
     ) -> None:
         """`read` is a function of a module, since it is handed to the readers by name.
 
-        `name` is what a study is called in the log.
+        `name` is what a study is called in the log; `begin` is told of each study that a reader gets.
         """
         self._models, self._settings, self._options, self._read = models, settings, options, read
-        self._name = name
+        self._name, self._begin = name, begin
         self._pending: deque[StudyFiles] = deque()
         self._passages: dict[str, _Passage] = {}
         self._inputs: list[_Waiting[LocalizerInput]] = []
@@ -171,6 +175,7 @@ class Screening:
             if self._pending and reader.wants_study:
                 study = self._pending.popleft()
                 self._passages[study.study_id] = _Passage(study, reader)
+                self._begin(study)
                 reader.post(Read(study))
 
     def _feed_devices(self) -> None:

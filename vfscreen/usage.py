@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 READER_STAGES = ("read", "straighten")
@@ -46,3 +46,13 @@ class BusySeconds:
         whole = max(seconds, 1e-3)
         shares = (self.readers / workers, self.device / devices, self.writer)
         return Usage(seconds, *(share / whole for share in shares))
+
+
+def mean(usages: Sequence[Usage]) -> Usage | None:
+    """The shares of several spans of time together, those of workers side by side too; None without one."""
+    seconds = sum(usage.seconds for usage in usages)
+    if not usages or not seconds:
+        return None
+    parts = [(usage.readers, usage.device, usage.writer) for usage in usages]
+    weights = [usage.seconds / seconds for usage in usages]
+    return Usage(seconds, *(sum(map(float.__mul__, weights, part)) for part in zip(*parts, strict=True)))

@@ -7,9 +7,10 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +20,9 @@ from vfscreen.cli.shown import print_check, print_summary
 from vfscreen.errors import InputError
 from vfscreen.settings import MeasureSettings, RefineSettings, Settings
 from vfscreen.shards import Shard
+
+if TYPE_CHECKING:
+    from vfscreen.cluster.dispatch import DaskCluster
 
 
 def run(
@@ -84,6 +88,29 @@ def run(
             rich_help_panel="Machine",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Spread the run by Dask: local, slurm, pbs, sge, lsf, or a scheduler's tcp://HOST:PORT.",
+            rich_help_panel="Cluster",
+        ),
+    ] = None,
+    cluster_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Workers or jobs; local: one a GPU or core unless set.", rich_help_panel="Cluster"
+        ),
+    ] = None,
+    cluster_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml",
+            help="Settings of dask-jobqueue, as in its jobqueue.yaml.",
+            dir_okay=False,
+            rich_help_panel="Cluster",
+        ),
+    ] = None,
 ) -> None:
     """Screen an archive: tables, flagged studies and pictures. Called again, it goes on where it stopped."""
     from vfscreen import pipeline, progress
@@ -94,12 +121,16 @@ def run(
         refine=RefineSettings(enabled=not paper), measure=MeasureSettings(threshold=threshold)
     )
     try:
-        with _sigterm_raised(), progress.shown(Console(stderr=True)) as on_progress:
+        with (
+            _sigterm_raised(),
+            progress.shown(Console(stderr=True)) as on_progress,
+            _elsewhere(cluster, cluster_workers, cluster_config, weights, device.value) as workers_elsewhere,
+        ):
             summary = pipeline.run(
                 source,
                 out,
                 settings,
-                models=load_models(weights, device.value),
+                models=load_models(weights, device.value if cluster is None else "cpu"),
                 workers=workers,
                 batch_size=batch_size,
                 limit=limit,
@@ -111,6 +142,7 @@ def run(
                 retry_failed=retry_failed,
                 fresh=fresh,
                 shard=None if shard is None else Shard.parse(shard),
+                cluster=workers_elsewhere,
                 progress=on_progress,
             )
     except KeyboardInterrupt as interrupt:
@@ -160,6 +192,28 @@ def check(
     rows = checked(source, Settings().read, out, _series_uids(series))
     print_check(Console(), rows, out)
     raise typer.Exit(0 if any(row["verdict"] == "screened" for row in rows) else 1)
+
+
+@contextmanager
+def _elsewhere(
+    place: str | None, workers: int | None, config: Path | None, weights: Path | None, device: str
+) -> Iterator[DaskCluster | None]:
+    """The workers of a cluster, where one is asked for."""
+    if place is None:
+        if workers or config:
+            raise InputError("--cluster-workers and --cluster-config are for --cluster")
+        yield None
+        return
+    try:
+        from vfscreen.cluster.dispatch import DaskCluster
+        from vfscreen.cluster.places import opened
+    except ModuleNotFoundError as error:
+        raise InputError(f"--cluster needs {error.name}: pip install 'vfscreen[cluster]'") from error
+    from vfscreen.networks.weights import load_models
+
+    folder = None if weights is None else weights.absolute()
+    with opened(place, workers, config, device) as client:
+        yield DaskCluster(client, partial(load_models, folder, device), load_models(folder, "cpu").provenance)
 
 
 class _Terminated(KeyboardInterrupt):

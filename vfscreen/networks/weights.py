@@ -48,6 +48,11 @@ class Models:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
+def count_gpus() -> int:
+    """The GPUs that torch sees."""
+    return torch.cuda.device_count()
+
+
 def load_models(folder: str | Path | None = None, device: str = "auto") -> Models:
     """The three networks from a folder, or the shipped ones; `device` is auto, cpu or cuda.
 

@@ -2,6 +2,7 @@
 
 A part is `parts/NNNNNN.vertebrae.parquet` and then `parts/NNNNNN.studies.parquet`, each complete or absent,
 so that a study listed in a part has its vertebrae on disk. Of a study in several parts the latest counts.
+Workers of a cluster write side by side: theirs are `NNNNNN-WRITER.studies.parquet`, no two of one name.
 The file of the studies holds the checksum of the other one: damage is seen without unpacking all vertebrae.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 import zlib
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vfscreen.errors import FilesVanished, ReaderDied, ReaderTimeout, UnexpectedError
+from vfscreen.errors import FilesVanished, ReaderDied, ReaderTimeout, UnexpectedError, WorkerDied
 from vfscreen.results.files import parquet_bytes, table_of, write_table
 from vfscreen.results.rows import StudyRecord, study_row, vertebra_rows
 from vfscreen.results.schemas import STUDIES, VERTEBRAE, Row, StudyKey
@@ -35,7 +37,7 @@ WITHDRAWN = "withdrawn"  # status of a study in a part that takes its earlier ro
 CHECKSUM = b"vertebrae_crc32"  # key of the metadata of a part's studies
 
 
-RETRIED = {kind.code for kind in (FilesVanished, ReaderDied, ReaderTimeout, UnexpectedError)}
+RETRIED = {kind.code for kind in (FilesVanished, ReaderDied, ReaderTimeout, UnexpectedError, WorkerDied)}
 """Errors that may be the machine's and not the study's: the next call tries again."""
 
 
@@ -48,23 +50,41 @@ def thumbnail_path(study_id: str) -> str:
 
 
 class ResultWriter:
-    """Writes records of finished studies to `out`/parts; the only writer of that folder.
+    """Writes records of finished studies to `out`/parts; the only writer of that folder and name.
 
     Rows reach the disk when `max_studies` wait or `max_seconds` have passed since the last part,
     and on `close`. A caller that may be idle for long calls `flush_if_due` meanwhile. Raises
     OSError when the disk refuses; the rows then stay in memory for the next attempt.
     """
 
-    def __init__(self, out: Path, threshold: float, max_studies: int = 50, max_seconds: float = 10.0) -> None:
-        """Parts that `out` already holds stay, and numbering goes on after them."""
+    def __init__(
+        self,
+        out: Path,
+        threshold: float,
+        max_studies: int = 50,
+        max_seconds: float = 10.0,
+        *,
+        writer: str = "",
+        after: int | None = None,
+    ) -> None:
+        """Parts that `out` already holds stay, and numbering goes on after them, or after number `after`.
+
+        `writer` is a name that no other writer of `out` has.
+        """
         self._out, self._threshold = out, threshold
         self._max_studies, self._max_seconds = max_studies, max_seconds
         self._studies: list[Row] = []
         self._vertebrae: list[Row] = []
         for folder in ("parts", "thumbnails"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        self._number = last_number(out)
+        self._number = last_number(out) if after is None else after
+        self._suffix = f"-{writer}" if writer else ""
         self._last_flush = time.monotonic()
+
+    @property
+    def number(self) -> int:
+        """The number of the latest part."""
+        return self._number
 
     def __enter__(self) -> ResultWriter:
         """The writer itself."""
@@ -110,7 +130,7 @@ class ResultWriter:
             self._flush()
 
     def _flush(self) -> None:
-        stem = self._out / "parts" / f"{self._number + 1:06d}"
+        stem = self._out / "parts" / f"{self._number + 1:06d}{self._suffix}"
         write_part(stem, table_of(self._studies, STUDIES), table_of(self._vertebrae, VERTEBRAE))
         self._number += 1
         self._studies, self._vertebrae = [], []
@@ -136,11 +156,14 @@ class Finished:
         return self.error in RETRIED
 
 
-def finished_studies(out: Path) -> dict[StudyKey, Finished]:
-    """The studies that have a row, by id and source: of each the latest."""
+def finished_studies(out: Path, writers: str = "*") -> dict[StudyKey, Finished]:
+    """The studies that have a row, by id and source: of each the latest.
+
+    `writers` is a pattern of names: only the parts of these writers count.
+    """
     latest: dict[str, tuple[str, Finished]] = {}  # by id
     names = ("study_id", "source", "files_digest", "status", "error")
-    for studies, _ in parts(out):
+    for studies, _ in parts(out, writers):
         columns = [studies[name].to_pylist() for name in names]
         for study_id, source, stamp, status, error in zip(*columns, strict=True):
             latest.setdefault(study_id, (source, Finished(stamp, status, error)))
@@ -157,9 +180,10 @@ def write_part(stem: Path, studies: pa.Table, vertebrae: pa.Table) -> None:
     write_table(checked, stem.with_suffix(".studies.parquet"))
 
 
-def parts(out: Path) -> Iterator[tuple[pa.Table, Path]]:
+def parts(out: Path, writers: str = "*") -> Iterator[tuple[pa.Table, Path]]:
     """Studies of each part and the file of their vertebrae, latest first; a damaged part is left out."""
-    for path in sorted((out / "parts").glob("*.studies.parquet"), reverse=True):
+    pattern = "*.studies.parquet" if writers == "*" else f"*-{writers}.studies.parquet"
+    for path in sorted((out / "parts").glob(pattern), reverse=True):
         of_them = path.with_name(path.name.replace(".studies.", ".vertebrae."))
         try:
             studies = _read(path, STUDIES)
@@ -184,7 +208,7 @@ def copy_parts(source: Path, out: Path) -> None:
 
 def last_number(out: Path) -> int:
     """The number of the latest part of `out`; 0 where there is none."""
-    numbers = (int(path.name.split(".")[0]) for path in (out / "parts").glob("[0-9]*.parquet"))
+    numbers = (int(re.split(r"[.-]", path.name)[0]) for path in (out / "parts").glob("[0-9]*.parquet"))
     return max(numbers, default=0)
 
 
