@@ -14,7 +14,6 @@ import pytest
 
 distributed = pytest.importorskip("distributed", reason="the extra vfscreen[cluster] is not installed")
 
-from vfscreen import pipeline  # noqa: E402
 from vfscreen.cluster.dispatch import DaskCluster  # noqa: E402
 from vfscreen.cluster.places import local_cluster, opened, queue_cluster, share_of_cores  # noqa: E402
 from vfscreen.errors import InputError, VfscreenError, WeightsError  # noqa: E402
@@ -191,5 +190,5 @@ def test_a_wrong_file_of_settings_is_told(tmp_path: Path, text: str) -> None:
     pytest.importorskip("dask_jobqueue")
     config = tmp_path / "jobs.yaml"
     config.write_text(text)
-    with pytest.raises(InputError, match="jobs.yaml"), queue_cluster("slurm", config):
+    with pytest.raises(InputError, match=r"jobs\.yaml"), queue_cluster("slurm", config):
         pass

@@ -116,7 +116,7 @@ class _Call:
 
     def _add(self, studies: Sequence[StudyFiles], *, first: bool = False) -> Task:
         self._made += 1
-        task = Task(f"{self._name}.{self._made:06d}", tuple(studies), self._job)
+        task = Task(f"{self._name}_{self._made:06d}", tuple(studies), self._job)
         if first:
             self._waiting.appendleft(task)
         else:

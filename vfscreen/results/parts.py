@@ -175,9 +175,9 @@ def finished_studies(out: Path, writers: str = "*") -> dict[StudyKey, Finished]:
 def write_part(stem: Path, studies: pa.Table, vertebrae: pa.Table) -> None:
     """Write the two files of a part, each whole or not at all. Raises OSError when the disk refuses."""
     content = parquet_bytes(vertebrae)
-    write_whole(stem.with_suffix(".vertebrae.parquet"), content)
+    write_whole(stem.with_name(f"{stem.name}.vertebrae.parquet"), content)
     checked = studies.replace_schema_metadata({CHECKSUM: _checksum(content)})
-    write_table(checked, stem.with_suffix(".studies.parquet"))
+    write_table(checked, stem.with_name(f"{stem.name}.studies.parquet"))
 
 
 def parts(out: Path, writers: str = "*") -> Iterator[tuple[pa.Table, Path]]:
