@@ -1,7 +1,7 @@
-"""A million studies on 1 to 200 workers, on paper: events in time, with the stage times and losses that were measured.
+"""A million studies on 1 to 200 workers, on paper: events in time, with the times that were measured.
 
-A worker screens tasks of 100 studies, 10 at a time; the storage shares its bandwidth among those that read. Workers
-end at random and come back; what they had not written is screened again.
+A worker screens tasks of 100 studies, 10 at a time; the storage shares its bandwidth among those that read.
+Workers end at random and come back; what they had not written is screened again.
 """
 
 from __future__ import annotations
@@ -109,9 +109,12 @@ class Simulation:
 def main(
     studies: Annotated[int, typer.Option(min=1)] = Plan.studies,
     study_s: Annotated[float, typer.Option(help="Seconds of a study on a worker.")] = Plan.study_s,
-    task_s: Annotated[float, typer.Option(help="Seconds that a task costs beside its studies.")] = Plan.task_s,
+    task_s: Annotated[
+        float, typer.Option(help="Seconds that a task costs beside its studies.")
+    ] = Plan.task_s,
     storage_gb_s: Annotated[float, typer.Option(help="Bandwidth of the storage.")] = Plan.storage / 1e9,
-    study_mb: Annotated[float, typer.Option(help="Size of a study as it is stored.")] = Plan.study_bytes / 1e6,
+    study_mb: Annotated[float, typer.Option(help="Size of a study as it is stored.")] = Plan.study_bytes
+    / 1e6,
     life_h: Annotated[float, typer.Option(help="Mean hours until a worker is lost.")] = Plan.between_losses_s
     / 3600,
     seed: Annotated[int, typer.Option()] = 1,
@@ -137,9 +140,13 @@ def main(
     limit = plan.storage / plan.study_bytes * plan.study_s
     typer.echo(f"The storage is the limit from {limit:.0f} workers on.")
     listing = plan.studies * plan.headers * plan.header_s / 3600
-    typer.echo(f"Before: {listing:.1f} h of headers (8 processes). After: {plan.studies * plan.consolidate_s:.0f} s.")
+    typer.echo(
+        f"Before: {listing:.1f} h of headers (two cores). After: {plan.studies * plan.consolidate_s:.0f} s."
+    )
     if out:
-        out.write_text(json.dumps({"plan": asdict(plan), "workers": [asdict(one) for one in told]}, indent=1) + "\n")
+        out.write_text(
+            json.dumps({"plan": asdict(plan), "workers": [asdict(one) for one in told]}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def main(
         runs = [_timed("one machine", archive, folder / "one", folder / "one", ())]
         for count in map(int, workers.split(",")):
             options = ("--cluster", "local", "--cluster-workers", count)
-            runs.append(_timed(f"{count} workers", archive, folder / f"local{count}", folder / "one", options))
+            runs.append(
+                _timed(f"{count} workers", archive, folder / f"local{count}", folder / "one", options)
+            )
         for count in (1, 2):  # what starting costs, whatever the number of studies
             options = ("--cluster", "local", "--cluster-workers", count, "--limit", 2)
             runs.append(_timed(f"{count} workers, 2 studies", archive, folder / f"two{count}", None, options))
@@ -55,7 +57,9 @@ def main(
     raise typer.Exit(0 if all(run.is_equal for run in runs) else 1)
 
 
-def _timed(name: str, archive: Path, results: Path, expected: Path | None, options: tuple[object, ...]) -> Run:
+def _timed(
+    name: str, archive: Path, results: Path, expected: Path | None, options: tuple[object, ...]
+) -> Run:
     before, start = _cpu_s(), time.monotonic()
     ended = faults.finish(faults.vfscreen_run(archive, results, "--workers", 1, "--device", "cpu", *options))
     seconds, cpu_s = time.monotonic() - start, _cpu_s() - before

@@ -76,7 +76,7 @@ def local_cluster(workers: int | None, device: str) -> Iterator[distributed.Spec
 
 
 def _local_worker(number: int, count: int, gpus: list[str], cores: list[int]) -> dict[str, Any]:
-    options: dict[str, Any] = {"nthreads": 1, "name": f"worker-{number}"}
+    options: dict[str, Any] = {"nthreads": 1, "name": f"worker-{number}", "silence_logs": logging.ERROR}
     if gpus:
         options["env"] = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
     if cores:

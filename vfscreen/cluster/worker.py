@@ -6,7 +6,6 @@ left out.
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import pickle
@@ -121,19 +120,20 @@ def _check(worker: distributed.Worker, job: Job) -> None:
         raise VfscreenError(f"The worker {worker.name} has other versions: {differences[0]}")
 
 
-_held: dict[str, Models] = {}  # by weights and device: a worker lives through many tasks, and calls
+_held: dict[bytes, Models] = {}  # by how they are loaded: a worker lives through many tasks, and calls
 
 
 def _models(job: Job) -> Models:
-    key = json.dumps(job.weights, sort_keys=True)
-    if key not in _held:
+    how = pickle.dumps(job.load)
+    if how not in _held:
         keep_freed_memory()
-        models = job.load()
-        if json.dumps(models.provenance, sort_keys=True) != key:
-            raise WeightsError(f"The worker on {provenance.machine()['platform']} has other weights")
         _held.clear()
-        _held[key] = models
-    return _held[key]
+        _held[how] = job.load()
+    models = _held[how]
+    differences = provenance.differences(job.weights, models.provenance)
+    if differences:
+        raise WeightsError(f"A worker has other weights: {differences[0]}")
+    return models
 
 
 def _log_into(out: Path, worker: distributed.Worker) -> None:
