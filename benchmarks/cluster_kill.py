@@ -1,4 +1,4 @@
-"""Workers, nannies, scheduler and client of a cluster killed at random: are the tables those of one machine?"""
+"""Workers, nannies, scheduler, client of a cluster killed at random: are the tables those of one machine?"""
 
 from __future__ import annotations
 

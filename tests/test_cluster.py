@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,15 @@ def ends_the_process(mark: Path, times: int, images: Any) -> Any:
 
 def other_models() -> Any:
     return fakes.fake_models(provenance={"localizer": {"sha256": "another"}})
+
+
+def slow_models() -> Any:
+    return fakes.fake_models(localizer=slowly)
+
+
+def slowly(images: Any) -> Any:
+    time.sleep(1)
+    return fakes.centre_of_bright_voxels(images)
 
 
 def end_the_worker() -> Any:
@@ -147,6 +157,24 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(archive: Path, tmp_path
     with pytest.raises(KeyboardInterrupt):
         screened(archive, tmp_path, client, progress=interrupt)
     assert screened(archive, tmp_path, client).studies == 9
+
+
+@pytest.mark.slow
+def test_workers_stop_when_the_client_is_gone(tmp_path: Path, client: Any) -> None:
+    for i in range(40):
+        fakes.write_study(tmp_path / "in" / f"good_{i}.nii.gz")
+
+    def interrupt(tally: Any) -> None:
+        if tally.new == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        screened(tmp_path / "in", tmp_path / "out", client, slow_models, progress=interrupt)
+    deadline = time.monotonic() + 60
+    while "Nobody waits" not in "".join(log.read_text() for log in (tmp_path / "out" / "logs").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert 0 < len(finished_studies(tmp_path / "out")) < 40
 
 
 @pytest.mark.slow

@@ -193,7 +193,8 @@ def run(
         wanted = [study for study in listed[:limit] if shard is None or shard.has(study.study_id)]
         if fresh:
             put_aside(out)
-        results, call = _open_results(out, method, models.device, settings, options)
+        computed_on = models.device if cluster is None else "each worker's own"
+        results, call = _open_results(out, method, computed_on, settings, options)
         finished = finished_studies(out)
         for key in _superseded(listed, finished, names):
             results.withdraw(*key)

@@ -13,6 +13,7 @@ import re
 import uuid
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,11 +91,20 @@ def screen(packed: bytes) -> list[Usage]:
 
     work = replace(task.job.work, options=for_this_machine(task.job.work.options, task.job.sharing))
     usages: list[Usage] = []
-    for outcome in work.screen(
-        studies, models, _results(task), usages, begin=lambda study: tell(study.study_id)
-    ):
-        tell(outcome.study_id, count=outcome.count, flagged=outcome.flagged)
+    screened = work.screen(studies, models, _results(task), usages, begin=lambda study: tell(study.study_id))
+    with closing(screened) as outcomes:
+        for outcome in outcomes:
+            tell(outcome.study_id, count=outcome.count, flagged=outcome.flagged)
+            if not _is_wanted(task, worker):
+                logger.info("Nobody waits for task %s any more.", task.name)
+                break
     return usages
+
+
+def _is_wanted(task: Task, worker: distributed.Worker) -> bool:
+    """False once the client has gone: the next one must not wait for what nobody counts."""
+    known = worker.state.tasks.get(task.name)
+    return known is not None and known.state != "cancelled"
 
 
 def _results(task: Task) -> ResultWriter:
