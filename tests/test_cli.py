@@ -169,7 +169,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does_but_with_143(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = fakes.write_study(tmp_path / "study.nii.gz")
-    monkeypatch.setattr(pipeline, "_counted", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(pipeline, "_outcome", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert exit_code(monkeypatch, "run", study, "--out", tmp_path / "out", "--workers", 1) == 143
     assert "the same command goes on" in capsys.readouterr().err
     assert pq.read_table(tmp_path / "out" / "studies.parquet").num_rows == 1
@@ -226,3 +226,42 @@ def test_a_list_of_series_that_is_none_is_refused(
         (tmp_path / "list.csv").write_bytes(content)
     assert exit_code(monkeypatch, "check", tmp_path, "--series", tmp_path / "list.csv") == 2
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("fake_weights")
+def test_shards_are_run_and_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        fakes.write_study(tmp_path / "in" / f"{name}.nii.gz")
+    outs = [tmp_path / f"out{i}" for i in (1, 2)]
+    for i, out in enumerate(outs, 1):
+        exit_code(monkeypatch, "run", tmp_path / "in", "--out", out, "--workers", 1, "--shard", f"{i}/2")
+    assert exit_code(monkeypatch, "merge", *outs, "--out", tmp_path / "all") == 0
+    assert "3 studies, 0 flagged" in capsys.readouterr().out
+    assert pq.read_table(tmp_path / "all" / "studies.parquet")["study_id"].to_pylist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--shard", "5/4"), "--shard 5/4 is none"),
+        (("--cluster-workers", 2), "are for --cluster"),
+        (("--cluster", "mars"), "slurm"),
+        (("--cluster", "slurm"), "--cluster-config"),
+    ],
+)
+@pytest.mark.usefixtures("fake_weights")
+def test_a_wrong_division_or_place_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[object, ...],
+    words: str,
+) -> None:
+    pytest.importorskip("distributed")
+    pytest.importorskip("dask_jobqueue")
+    study = fakes.write_study(tmp_path / "a.nii.gz")
+    assert exit_code(monkeypatch, "run", study, "--out", tmp_path / "out", *options) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ import pytest
 
 distributed = pytest.importorskip("distributed", reason="the extra vfscreen[cluster] is not installed")
 
-from vfscreen.cluster import dispatch  # noqa: E402
+from vfscreen.cluster import dispatch, places  # noqa: E402
 from vfscreen.cluster.dispatch import DaskCluster  # noqa: E402
 from vfscreen.cluster.places import local_cluster, opened, queue_cluster, share_of_cores  # noqa: E402
 from vfscreen.errors import InputError, VfscreenError, WeightsError  # noqa: E402
@@ -174,7 +174,10 @@ def test_workers_stop_when_the_client_is_gone(tmp_path: Path, client: Any) -> No
     while "Nobody waits" not in "".join(log.read_text() for log in (tmp_path / "out" / "logs").iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert 0 < len(finished_studies(tmp_path / "out")) < 40
+    while not finished_studies(tmp_path / "out"):  # written after that
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert len(finished_studies(tmp_path / "out")) < 40
 
 
 @pytest.mark.slow
@@ -233,3 +236,17 @@ def test_a_wrong_file_of_settings_is_told(tmp_path: Path, text: str) -> None:
     config.write_text(text)
     with pytest.raises(InputError, match=r"jobs\.yaml"), queue_cluster("slurm", config):
         pass
+
+
+@pytest.mark.slow
+def test_each_local_worker_has_its_own_gpu_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_gpus", lambda: ["4", "GPU-5"])
+    with (
+        local_cluster(None, "auto") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        found = client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], sorted(os.sched_getaffinity(0))))
+    assert sorted(gpu for gpu, _ in found.values()) == ["4", "GPU-5"]
+    cores = sorted(os.sched_getaffinity(0))
+    expected = [share_of_cores(number, 2, cores) for number in range(2)]
+    assert sorted(share for _, share in found.values()) == sorted(expected)
