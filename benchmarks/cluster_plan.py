@@ -130,7 +130,7 @@ def main(
         between_losses_s=life_h * 3600,
     )
     told = [Simulation(plan, workers, seed).run() for workers in (1, 2, 5, 10, 20, 50, 100, 200)]
-    table = Table("workers", "hours", "studies/h", "storage used", "workers lost", "repeated", "efficiency")
+    table = Table("workers", "hours", "studies/h", "storage used", "workers lost", "repeated", "of ideal")
     for one in told:
         hours = f"{one.hours:.1f}"
         shares = f"{one.storage_use:.0%}", f"{one.efficiency:.0%}"
