@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -227,6 +228,30 @@ def test_a_job_is_one_worker_with_one_task_that_may_start_readers(
     assert line in script
     assert "DASK_DISTRIBUTED__WORKER__DAEMON=False" in script
     assert script.rindex("--nthreads 1") > script.rindex("--nthreads 8")
+
+
+SBATCH = """#!/bin/sh
+for script; do :; done
+sh "$script" > {folder}/job.log 2>&1 &
+echo "Submitted batch job $!"
+"""
+
+
+@pytest.mark.slow
+def test_a_run_by_the_queue_of_a_batch_system(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue")
+    for name, text in {"sbatch": SBATCH, "scancel": "#!/bin/sh\nkill $1\n"}.items():
+        (tmp_path / name).write_text(text.format(folder=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    config = tmp_path / "jobs.yaml"
+    settings = {"cores": 2, "memory": "2GB", "interface": "lo", "processes": 2}
+    config.write_text(f"jobqueue: {{slurm: {settings}}}")
+    with opened("slurm", 1, config, "cpu") as client:
+        assert screened(archive, tmp_path / "out", client).studies == 9
 
 
 @pytest.mark.parametrize("text", ["jobqueue: {pbs: {cores: 1}}", "a: [", "jobqueue: {slurm: {colour: red}}"])

@@ -186,7 +186,7 @@ class _Call:
             len(suspects),
         )
         if not suspects:
-            self._try_again(task, left)
+            self._try_again(running, left)
             return
         others = [study for study in left if study.study_id not in suspects]
         if others:
@@ -198,9 +198,9 @@ class _Call:
                 self._add([study], first=True)
         self._suspected |= suspects
 
-    def _try_again(self, task: Task, left: Sequence[StudyFiles]) -> None:
+    def _try_again(self, running: _Running, left: Sequence[StudyFiles]) -> None:
         """No study is to blame, but workers that die again and again before they begin one are of no use."""
-        deaths = self._deaths.pop(task.name, 0) + 1
+        deaths = 0 if running.begun else self._deaths.pop(running.task.name, 0) + 1
         if deaths >= MOST_DEATHS:
             raise VfscreenError(
                 f"{deaths} workers ended one after the other before they began a study: look into the logs "

@@ -118,11 +118,11 @@ def queue_cluster(place: str, config: Path | None) -> Iterator[Any]:
     """
     import dask_jobqueue
 
-    settings = _settings(place, config)
+    settings = {**_settings(place, config), "processes": 1}
     settings["job_script_prologue"] = [*settings.get("job_script_prologue", []), _NOT_DAEMONIC]
     settings["worker_extra_args"] = [*settings.get("worker_extra_args", []), "--nthreads", "1"]
     try:
-        cluster = getattr(dask_jobqueue, QUEUES[place])(**settings, processes=1)
+        cluster = getattr(dask_jobqueue, QUEUES[place])(**settings)
     except (TypeError, ValueError) as error:
         raise InputError(f"{config}: dask-jobqueue does not take these settings: {error}") from error
     with cluster:
