@@ -69,6 +69,13 @@ def test_torch_is_known_only_to_networks_and_training(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_dask_is_known_only_to_the_cluster(module):
+    if top(module) != "cluster":
+        names = {name.split(".")[0] for name in imported(MODULES[module])}
+        assert not names & {"dask", "distributed", "dask_jobqueue"}
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_the_library_does_not_print(module):
     calls = (n for n in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(n, ast.Call))
     assert not [c.lineno for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]

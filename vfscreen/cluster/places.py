@@ -22,6 +22,7 @@ QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "ls
 """Batch systems, and the classes of dask-jobqueue."""
 
 _NOT_DAEMONIC = "export DASK_DISTRIBUTED__WORKER__DAEMON=False"  # daemons cannot start readers
+_SILENT = logging.CRITICAL  # Dask has a line for each connection; what is lost is told by dispatch.py
 _ADDRESS = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
 
 
@@ -32,6 +33,7 @@ def opened(place: str, workers: int | None, config: Path | None, device: str) ->
     `workers` is their number, None for one a GPU or core here. `config` is dask-jobqueue's own file.
     Raises InputError where no cluster can be had there.
     """
+    logging.getLogger("distributed").setLevel(_SILENT)
     if place.startswith(_ADDRESS):
         with _client(place) as client:
             yield client
@@ -70,13 +72,13 @@ def local_cluster(workers: int | None, device: str) -> Iterator[distributed.Spec
     }
     with (
         dask.config.set({"distributed.worker.daemon": False}),
-        distributed.SpecCluster(workers=specs, scheduler=scheduler, silence_logs=logging.ERROR) as cluster,
+        distributed.SpecCluster(workers=specs, scheduler=scheduler, silence_logs=_SILENT) as cluster,
     ):
         yield cluster
 
 
 def _local_worker(number: int, count: int, gpus: list[str], cores: list[int]) -> dict[str, Any]:
-    options: dict[str, Any] = {"nthreads": 1, "name": f"worker-{number}", "silence_logs": logging.ERROR}
+    options: dict[str, Any] = {"nthreads": 1, "name": f"worker-{number}", "silence_logs": _SILENT}
     if gpus:
         options["env"] = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
     if cores:
