@@ -21,6 +21,7 @@ from vfscreen.cluster.dispatch import DaskCluster  # noqa: E402
 from vfscreen.cluster.places import local_cluster, opened, queue_cluster, share_of_cores  # noqa: E402
 from vfscreen.errors import InputError, VfscreenError, WeightsError  # noqa: E402
 from vfscreen.pipeline import run  # noqa: E402
+from vfscreen.pseudonyms import Pseudonyms  # noqa: E402
 from vfscreen.results import finished_studies  # noqa: E402
 
 
@@ -275,3 +276,17 @@ def test_each_local_worker_has_its_own_gpu_and_cores(monkeypatch: pytest.MonkeyP
     cores = sorted(os.sched_getaffinity(0))
     expected = [share_of_cores(number, 2, cores) for number in range(2)]
     assert sorted(share for _, share in found.values()) == sorted(expected)
+
+
+@pytest.mark.slow
+def test_pseudonyms_hold_on_workers_too(tmp_path: Path, client: Any) -> None:
+    for name in ("ottokar", "wenzel"):
+        fakes.write_study(tmp_path / "in" / f"{name}.nii.gz")
+    (tmp_path / "in" / "lubosch.nii.gz").write_bytes(b"junk")
+    names = Pseudonyms(b"sixteen bytes of key")
+    screened(tmp_path / "in", tmp_path / "out", client, pseudonyms=names, thumbnails="all")
+    assert screened(tmp_path / "in", tmp_path / "out", client, pseudonyms=names).new == 0
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    content = b"".join(path.read_bytes() + path.name.encode() for path in written)
+    assert not [name for name in (b"ottokar", b"wenzel", b"lubosch") if name in content]
+    assert len(pd.read_parquet(tmp_path / "out" / "studies.parquet")) == 3

@@ -41,6 +41,7 @@ TASKS_A_WORKER = 4  # at least, where the studies suffice: at the end no worker 
 QUEUED_A_WORKER = 2  # with Dask at a time: the scheduler's memory does not grow with the archive
 MOST_DEATHS = 5  # of workers with one task that began no study
 _WAIT_S = 1.0
+_TELL_EVERY_S = 60.0
 
 
 @dataclass
@@ -231,8 +232,12 @@ class _Call:
 def _wait_for_workers(client: distributed.Client) -> tuple[int, int]:
     """The number of workers, once there is one, and of those that share a machine."""
     logger.info("Waiting for the workers of the cluster; its dashboard: %s", client.dashboard_link)
+    next_line = time.monotonic() + _TELL_EVERY_S
     while not (workers := _workers(client)):
         time.sleep(_WAIT_S)
+        if time.monotonic() > next_line:
+            next_line += _TELL_EVERY_S
+            logger.info("No worker has come yet: look whether its jobs wait, or end at once.")
     hosts = Counter(urlsplit(address).hostname for address in workers)
     return len(workers), max(hosts.values())
 

@@ -22,7 +22,7 @@ QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "ls
 """Batch systems, and the classes of dask-jobqueue."""
 
 _NOT_DAEMONIC = "export DASK_DISTRIBUTED__WORKER__DAEMON=False"  # daemons cannot start readers
-_SILENT = logging.CRITICAL  # Dask has a line for each connection; what is lost is told by dispatch.py
+_SILENT = logging.ERROR  # Dask has a line for each connection, and warnings for each that ends
 _ADDRESS = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
 
 
