@@ -233,7 +233,8 @@ def test_a_job_is_one_worker_with_one_task_that_may_start_readers(
 
 SBATCH = """#!/bin/sh
 for script; do :; done
-sh "$script" > {folder}/job.log 2>&1 &
+cp "$script" {folder}/job.sh  # which is deleted as soon as this ends
+sh {folder}/job.sh > {folder}/job.log 2>&1 &
 echo "Submitted batch job $!"
 """
 
