@@ -100,6 +100,7 @@ class Journal:
         }
         journal = cls(out, method, earlier_calls(out, method), call)
         journal._warn_of_pictures_not_drawn()
+        journal._warn_of_reports_not_made()
         journal._write(call)
         return journal
 
@@ -142,6 +143,16 @@ class Journal:
                 "Only new studies get pictures (%s): those that are finished keep what they have (%s).",
                 wanted,
                 before,
+            )
+
+    def _warn_of_reports_not_made(self) -> None:
+        if (
+            self.earlier
+            and self.call["options"]["dicom_sr"]
+            and not self.earlier[-1]["options"].get("dicom_sr")
+        ):
+            logger.warning(
+                "Only new studies get a DICOM SR: those that are finished have none. --fresh does all."
             )
 
 

@@ -36,7 +36,7 @@ from vfscreen.results import StudyRecord, is_flagged
 from vfscreen.screening import Measured, measure_studies
 from vfscreen.settings import Settings, Thumbnails
 from vfscreen.straighten import Sheet, Straightened
-from vfscreen.study import Detection, StudyFiles, StudyHeader, StudyResult
+from vfscreen.study import Detection, SourceImages, StudyFiles, StudyHeader, StudyResult
 from vfscreen.threads import DeviceThread, Picture
 
 if TYPE_CHECKING:
@@ -61,13 +61,16 @@ class RunOptions:
     thumbnails: Thumbnails
     time_limit_s: float
     memory_mib: int  # of a reader
+    dicom_sr: bool = False
 
 
 @dataclass(frozen=True)
 class Screened:
-    """A finished study: its record and, where it was measured, what its picture shows."""
+    """A finished study: its record, the instances it was read from where they are asked for, and, where it
+    was measured, what its picture shows."""
 
     record: StudyRecord
+    images: SourceImages | None = None
     sheet: Sheet | None = None
     detections: tuple[Detection, ...] = ()
 
@@ -89,6 +92,7 @@ class _Passage:
     study: StudyFiles
     reader: Reader
     header: StudyHeader = field(default_factory=StudyHeader)
+    images: SourceImages | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def record(self, result: StudyResult | None = None, error: StudyError | None = None) -> StudyRecord:
@@ -226,7 +230,7 @@ class Screening:
         stage = "read" if isinstance(command, Read) else "straighten"
         passage.seconds[stage] = reply.seconds
         if isinstance(reply.value, Prepared):
-            passage.header = reply.value.header
+            passage.header, passage.images = reply.value.header, reply.value.images
             content = reply.value.input
             self._inputs.append(_Waiting(passage, content, content.image.shape))
         elif isinstance(reply.value, Straightened):
@@ -261,7 +265,7 @@ class Screening:
         else:
             result, detections = measured
             record = item.passage.record(result=result)
-            self._finish(item.passage, Screened(record, item.content.sheet, detections))
+            self._finish(item.passage, Screened(record, item.passage.images, item.content.sheet, detections))
 
     # Finishing
 
