@@ -254,7 +254,7 @@ def around(hit: re.Match[str]) -> str:
 @pytest.fixture(scope="module")
 def run(archive: Path, tmp_path_factory: pytest.TempPathFactory, shipped_models: Any) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("out") / "results"
-    return out, vfscreen("run", archive, out, "--workers", "1", "--thumbnails", "all")
+    return out, vfscreen("run", archive, out, "--workers", "1", "--thumbnails", "all", "--dicom-sr")
 
 
 def test_what_is_planted_is_in_the_archive_and_does_not_keep_it_from_being_read(archive, run):
@@ -263,6 +263,7 @@ def test_what_is_planted_is_in_the_archive_and_does_not_keep_it_from_being_read(
     studies = pd.read_parquet(run[0] / "studies.parquet").set_index("source")
     assert list(studies.status[["in_form", "plain_text", "nifti/whole.nii.gz"]]) == ["ok"] * 3
     assert len(list((run[0] / "thumbnails").iterdir())) >= 3
+    assert len(list((run[0] / "dicom_sr").iterdir())) >= 2
     assert {"unreadable_file", "inconsistent_geometry", "missing_geometry", "no_suitable_series"} <= set(
         studies.error.dropna()
     )
@@ -270,6 +271,21 @@ def test_what_is_planted_is_in_the_archive_and_does_not_keep_it_from_being_read(
 
 def test_no_file_of_the_results_says_a_name_or_a_birth_date(run):
     assert files_that_say(run[0], SAID, HELD) == []
+
+
+def test_a_dicom_sr_has_no_more_of_the_person_than_the_tables(run):
+    empty = (
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "StudyID",
+    )
+    for path in (run[0] / "dicom_sr").iterdir():
+        report = pydicom.dcmread(path)
+        assert [keyword for keyword in empty if report[keyword].value] == []
+        assert "InstitutionName" not in report
 
 
 def test_the_terminal_says_no_name_and_no_birth_date(run):

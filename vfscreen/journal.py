@@ -146,14 +146,9 @@ class Journal:
             )
 
     def _warn_of_reports_not_made(self) -> None:
-        if (
-            self.earlier
-            and self.call["options"]["dicom_sr"]
-            and not self.earlier[-1]["options"].get("dicom_sr")
-        ):
-            logger.warning(
-                "Only new studies get a DICOM SR: those that are finished have none. --fresh does all."
-            )
+        before = self.earlier[-1]["options"].get("dicom_sr") if self.earlier else True
+        if self.call["options"]["dicom_sr"] and not before:
+            logger.warning("Only new studies get a DICOM SR; with --fresh those that are finished do too.")
 
 
 def _now() -> datetime:

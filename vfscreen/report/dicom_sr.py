@@ -125,7 +125,7 @@ def structured_report(
     tells = [study["patient_id"], record.header.study_date, result.status, *_doubts(result), *vertebrae]
     series_uid = _uid(record.study_id, images.series_uid)
     report_uid = _uid(series_uid, __version__, _digest([tells, images.frame_of_reference_uid, weights]))
-    algorithm = AlgorithmIdentification("vfscreen", __version__, _hashes(weights))
+    algorithm = AlgorithmIdentification("vfscreen", __version__, [_hashes(weights)])
     groups = [_of_study(result, algorithm, report_uid)]
     for number, vertebra in enumerate(result.vertebrae, start=1):
         tracking = TrackingIdentifier(_uid(report_uid, number), f"vertebra {number}")
@@ -206,7 +206,10 @@ def _height(place: Code, mm: float, points_mm: Floats, frame_uid: str) -> Measur
         unit=codes.UCUM.Millimeter,
         finding_sites=[FindingSite(codes.SCT.Vertebra, topographical_modifier=place)],
         referenced_coordinates=[
-            CoordinatesForMeasurement3D("POINT", np.atleast_2d(point), frame_uid) for point in points_mm
+            CoordinatesForMeasurement3D(
+                "POINT", np.atleast_2d(point), frame_uid, purpose=codes.DCM.SourceOfMeasurement
+            )
+            for point in points_mm
         ],
     )
 
@@ -231,23 +234,27 @@ def _observer(weights: Mapping[str, Any]) -> ObservationContext:
     return ObservationContext(observer_device_context=ObserverContext(codes.DCM.Device, device))
 
 
-def _hashes(weights: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [f"{network} weights, SHA-256: {made['sha256']}" for network, made in sorted(weights.items())]
+def _hashes(weights: Mapping[str, Mapping[str, Any]]) -> str:
+    """As run.json tells them."""
+    hashes = [f"{network} {made['sha256']}" for network, made in sorted(weights.items())]
+    return f"SHA-256 of weights: {', '.join(hashes)}"
 
 
 def _evidence(images: SourceImages, patient_id: str | None, study_date: str | None) -> Sequence[Dataset]:
-    """The instances that were measured; highdicom takes what it says of patient and study from them."""
-    return [_instance(uid, images, patient_id, study_date) for uid in images.instance_uids]
+    """The instances that were measured; highdicom takes what it says of patient and study from the first."""
+    instances = [_instance(uid, images) for uid in images.instance_uids]
+    first = instances[0]
+    first.PatientID = patient_id or ""
+    first.StudyDate, first.StudyTime = (study_date or "").replace("-", ""), images.study_time
+    first.PatientName = first.PatientBirthDate = first.PatientSex = ""
+    first.AccessionNumber = first.StudyID = first.ReferringPhysicianName = ""
+    return instances
 
 
-def _instance(uid: str, images: SourceImages, patient_id: str | None, study_date: str | None) -> Dataset:
+def _instance(uid: str, images: SourceImages) -> Dataset:
     instance = Dataset()
     instance.SOPClassUID, instance.SOPInstanceUID = images.sop_class_uid, uid
     instance.StudyInstanceUID, instance.SeriesInstanceUID = images.study_uid, images.series_uid
-    instance.PatientID = patient_id or ""
-    instance.StudyDate, instance.StudyTime = (study_date or "").replace("-", ""), images.study_time
-    instance.PatientName = instance.PatientBirthDate = instance.PatientSex = ""
-    instance.AccessionNumber = instance.StudyID = instance.ReferringPhysicianName = ""
     return instance
 
 
