@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -213,6 +214,11 @@ def texts_of(path: Path) -> Iterator[str]:
         with Image.open(path) as picture:
             picture.load()
             yield f"{picture.info} {dict(picture.getexif())}"
+    elif path.suffix == ".dcm":
+        yield str(pydicom.dcmread(path))
+    elif path.suffix == ".xlsx":
+        with zipfile.ZipFile(path) as book:
+            yield from (unpacked(book.read(name)) for name in book.namelist() if not name.endswith(".png"))
     elif start.startswith(b"SQLite format 3"):
         with closing(sqlite3.connect(path)) as database:
             yield "\n".join(database.iterdump())

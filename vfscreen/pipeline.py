@@ -27,7 +27,6 @@ from vfscreen.errors import InputError, VfscreenError
 from vfscreen.journal import Journal
 from vfscreen.progress import OnProgress, Tally, silent
 from vfscreen.pseudonyms import Plain, Pseudonyms
-from vfscreen.readers import read_study, read_study_with_images
 from vfscreen.results import (
     SET_ASIDE,
     STAGES,
@@ -148,8 +147,7 @@ def run(
         writer, busy, started = WriterThread(results), BusySeconds(), time.monotonic()
         try:
             progress(tally)
-            read = read_study_with_images if reports else read_study
-            screening = Screening(models, settings, options, read, lambda study: names.source(study.source))
+            screening = Screening(models, settings, options, name=lambda study: names.source(study.source))
             with closing(screening.screen(pending)) as screened:
                 for study in screened:
                     record = names.record(study.record)

@@ -80,7 +80,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     "r_verdict": {verdict.replace(" ", "_"): verdict.capitalize() for verdict in VERDICTS},
     "r_verdict_grade": {grade: _GRADES[grade] for grade in READ_GRADES},
 }
-"""Of each variable with a few values: what a cell holds, and its label. REDCap takes no blank in the former."""
+"""Of each variable with a few values what a cell holds, in which REDCap takes no blank, and its label."""
 
 IDENTIFIERS = (
     *KEYS,
@@ -119,9 +119,7 @@ def _row(form: str, variable: str, field: pa.Field) -> dict[str, str]:
         "Choices, Calculations, OR Slider Labels": " | ".join(
             f"{code}, {text}" for code, text in choices.items()
         ),
-        "Field Note": f"{unit}; several are separated by a semicolon"
-        if pa.types.is_list(field.type)
-        else unit,
+        "Field Note": "Several are separated by a semicolon" if pa.types.is_list(field.type) else unit,
         "Text Validation Type OR Show Slider Number": VALIDATION.get(field.type, ""),
         "Identifier?": "y" if variable in IDENTIFIERS else "",
     }
@@ -136,8 +134,8 @@ def _type(variable: str, kind: pa.DataType) -> str:
 
 
 def _label(meaning: str) -> str:
-    """Without Markdown, and without what REDCap would take for HTML."""
-    return meaning.replace("`", "").replace("<=", "≤").replace("<", "less than")
+    """Without Markdown, and without a < that REDCap would take for the beginning of a tag."""
+    return meaning.replace("`", "").replace("<=", "≤")
 
 
 def _told(field: pa.Field, key: str) -> str:

@@ -30,7 +30,7 @@ from vfscreen.errors import (
 from vfscreen.localize import LocalizerInput, localize
 from vfscreen.provenance import usable_cpus
 from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReaderLimits, ReadStudy, Straighten
-from vfscreen.readers import read_study
+from vfscreen.readers import read_study, read_study_with_images
 from vfscreen.report.thumbnail import thumbnail
 from vfscreen.results import StudyRecord, is_flagged
 from vfscreen.screening import Measured, measure_studies
@@ -66,13 +66,12 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Screened:
-    """A finished study: its record, the instances it was read from where they are asked for, and, where it
-    was measured, what its picture shows."""
+    """A finished study: its record and, where it was measured, what its picture and its DICOM SR show."""
 
     record: StudyRecord
-    images: SourceImages | None = None
     sheet: Sheet | None = None
     detections: tuple[Detection, ...] = ()
+    images: SourceImages | None = None
 
     def picture(self, settings: Settings, thumbnails: Thumbnails) -> Picture | None:
         """What draws the study's picture, or None when none is wanted."""
@@ -122,14 +121,15 @@ class Screening:
         models: Models,
         settings: Settings,
         options: RunOptions,
-        read: ReadStudy = read_study,
+        read: ReadStudy | None = None,
         name: Callable[[StudyFiles], str] = lambda study: study.source,
     ) -> None:
-        """`read` is a function of a module, since it is handed to the readers by name.
+        """`read`, instead of that of `readers`, is a function of a module, since it is handed over by name.
 
         `name` is what a study is called in the log.
         """
-        self._models, self._settings, self._options, self._read = models, settings, options, read
+        self._models, self._settings, self._options = models, settings, options
+        self._read = read or (read_study_with_images if options.dicom_sr else read_study)
         self._name = name
         self._pending: deque[StudyFiles] = deque()
         self._passages: dict[str, _Passage] = {}
@@ -265,7 +265,7 @@ class Screening:
         else:
             result, detections = measured
             record = item.passage.record(result=result)
-            self._finish(item.passage, Screened(record, item.passage.images, item.content.sheet, detections))
+            self._finish(item.passage, Screened(record, item.content.sheet, detections, item.passage.images))
 
     # Finishing
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,6 @@ def made(record: StudyRecord = RECORD, result: StudyResult = RESULT, images: Sou
 
 
 def read(content: bytes | Path) -> Any:
-    from io import BytesIO
-
     return srread(BytesIO(content) if isinstance(content, bytes) else content)
 
 
@@ -216,28 +215,28 @@ def test_a_study_time_that_is_none_is_left_out(tmp_path):
 # --- a run ---------------------------------------------------------------------------------------
 
 
-def write_spine(folder: Path, study_uid: str, hu: int = fakes.BONE_HU) -> None:
-    """A column of bone as `fakes.write_study` has it, as DICOM."""
+def spine(hu: int = fakes.BONE_HU) -> Volume:
+    """A column of bone, as `fakes.write_study` writes it."""
     voxels = np.zeros((40, 30, 30), np.int16)
     voxels[0, 0, 0] = -1000
     voxels[:, 15:21, 12:18] = hu
     affine = np.eye(4)
     affine[:3, :3] = fakes.VOXEL_MM * np.eye(3)[::-1]
-    uids = {
-        "StudyInstanceUID": study_uid,
-        "SeriesInstanceUID": f"{study_uid}.1",
-        "FrameOfReferenceUID": "1.2.9",
-    }
-    write_series(folder, Volume(voxels, VolumeGeometry(voxels.shape, affine)), **uids)
+    return Volume(voxels, VolumeGeometry(voxels.shape, affine))
+
+
+def uids(study: str) -> dict[str, str]:
+    return {"StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1", "FrameOfReferenceUID": "1.2.9"}
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fractured and a healthy study, one without bone, and one in NIfTI."""
+    """A fractured and a healthy study, one in an enhanced file, one without bone, and one in NIfTI."""
     folder = tmp_path_factory.mktemp("archive")
-    write_spine(folder / "fractured", "1.7.1", fakes.FRACTURED_HU)
-    write_spine(folder / "healthy", "1.7.2")
-    write_spine(folder / "no_bone", "1.7.3", hu=0)
+    write_series(folder / "fractured", spine(fakes.FRACTURED_HU), **uids("1.7.1"))
+    write_series(folder / "healthy", spine(), **uids("1.7.2"))
+    write_enhanced(folder / "enhanced" / "a.dcm", spine(), [-1024.0] * 40, **uids("1.7.3"))
+    write_series(folder / "no_bone", spine(0), **uids("1.7.4"))
     fakes.write_study(folder / "nifti.nii.gz")
     return folder
 
@@ -258,7 +257,15 @@ def names(out: Path) -> list[str]:
 
 
 def test_each_measured_dicom_study_has_one(reported):
-    assert names(reported) == ["1.7.1.dcm", "1.7.2.dcm"]
+    assert names(reported) == ["1.7.1.dcm", "1.7.2.dcm", "1.7.3.dcm"]
+
+
+def test_that_of_an_enhanced_file_refers_to_the_file(archive, reported):
+    (study,) = read(reported / "dicom_sr" / "1.7.3.dcm").CurrentRequestedProcedureEvidenceSequence
+    (image,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    enhanced = pydicom.dcmread(archive / "enhanced" / "a.dcm")
+    assert image.ReferencedSOPClassUID == enhanced.SOPClassUID
+    assert image.ReferencedSOPInstanceUID == enhanced.SOPInstanceUID
 
 
 def test_the_tables_are_those_of_a_run_without_reports(archive, reported, tmp_path):
@@ -294,16 +301,16 @@ def test_a_report_of_an_earlier_result_does_not_stay(archive, reported, tmp_path
     shutil.copytree(archive, tmp_path / "archive")
     screened(tmp_path / "archive", tmp_path / "out", dicom_sr=True)
     next((tmp_path / "archive" / "healthy").iterdir()).write_bytes(b"")
-    write_spine(tmp_path / "archive" / "fractured", "1.7.1", hu=0)
+    write_series(tmp_path / "archive" / "fractured", spine(0), **uids("1.7.1"))
     screened(tmp_path / "archive", tmp_path / "out", dicom_sr=True)
-    assert names(tmp_path / "out") == []
+    assert names(tmp_path / "out") == ["1.7.3.dcm"]
 
 
 def test_fresh_sets_reports_aside(archive, reported, tmp_path):
     out = shutil.copytree(reported, tmp_path / "out")
     screened(archive / "healthy", out, fresh=True)
     assert names(out) == []
-    assert len(list(out.glob("set_aside/*/dicom_sr/*.dcm"))) == 2
+    assert len(list(out.glob("set_aside/*/dicom_sr/*.dcm"))) == 3
 
 
 def test_a_report_that_cannot_be_made_costs_no_row_and_is_told(archive, tmp_path, monkeypatch, caplog):
@@ -312,10 +319,10 @@ def test_a_report_that_cannot_be_made_costs_no_row_and_is_told(archive, tmp_path
 
     monkeypatch.setattr(dicom_sr, "structured_report", fails)
     summary = screened(archive, tmp_path / "out", dicom_sr=True)
-    assert summary.measured == 3
+    assert summary.measured == 4
     assert names(tmp_path / "out") == []
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-    assert sorted(message.split()[1] for message in told) == ["1.7.1", "1.7.2"]
+    assert sorted(message.split()[1] for message in told) == ["1.7.1", "1.7.2", "1.7.3"]
     assert "JANE" not in caplog.text
 
 

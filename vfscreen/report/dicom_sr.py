@@ -12,7 +12,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -124,7 +124,7 @@ def structured_report(
     study, vertebrae = study_row(record, threshold=0.0), vertebra_rows(record)
     tells = [study["patient_id"], record.header.study_date, result.status, *_doubts(result), *vertebrae]
     series_uid = _uid(record.study_id, images.series_uid)
-    report_uid = _uid(series_uid, __version__, _digest([tells, images.frame_of_reference_uid, weights]))
+    report_uid = _uid(series_uid, __version__, _digest([tells, asdict(images), weights]))
     algorithm = AlgorithmIdentification("vfscreen", __version__, [_hashes(weights)])
     groups = [_of_study(result, algorithm, report_uid)]
     for number, vertebra in enumerate(result.vertebrae, start=1):
