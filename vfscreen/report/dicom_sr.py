@@ -41,7 +41,7 @@ from pydicom.sr.coding import Code
 
 from vfscreen import __version__
 from vfscreen.measure import grade
-from vfscreen.results import StudyRecord, study_row, vertebra_rows
+from vfscreen.results import StudyRecord, vertebra_rows
 from vfscreen.study import HEIGHTS, SourceImages, StudyResult, Vertebra
 from vfscreen.volume import Floats
 
@@ -108,8 +108,8 @@ class Reports:
         """Log how many of the measured studies have no report because of what they are."""
         if self.without:
             logger.warning(
-                "%d measured studies have no DICOM SR: NIfTI has no DICOM instances to refer to, and of "
-                "DICOM with headers that contradict each other the log names the study.",
+                "%d measured studies have no DICOM SR: NIfTI files have none, and DICOM studies whose images "
+                "cannot be referred to are named above.",
                 self.without,
             )
 
@@ -117,12 +117,12 @@ class Reports:
 def structured_report(
     record: StudyRecord, result: StudyResult, images: SourceImages, weights: Mapping[str, Mapping[str, Any]]
 ) -> bytes:
-    """The DICOM file. The same result of the same images has the same UIDs.
+    """The DICOM file of a study with a vertebra. The same result of the same images has the same UIDs.
 
     Of the source's headers it has the patient's id as the tables have it, study date and time, and UIDs.
     """
-    study, vertebrae = study_row(record, threshold=0.0), vertebra_rows(record)
-    tells = [study["patient_id"], record.header.study_date, result.status, *_doubts(result), *vertebrae]
+    vertebrae = vertebra_rows(record)
+    tells = [record.header.study_date, result.status, *_doubts(result), *vertebrae]
     series_uid = _uid(record.study_id, images.series_uid)
     report_uid = _uid(series_uid, __version__, _digest([tells, asdict(images), weights]))
     algorithm = AlgorithmIdentification("vfscreen", __version__, [_hashes(weights)])
@@ -136,7 +136,7 @@ def structured_report(
         imaging_measurements=groups,
     )
     report = Comprehensive3DSR(
-        evidence=_evidence(images, study["patient_id"], record.header.study_date),
+        evidence=_evidence(images, vertebrae[0]["patient_id"], record.header.study_date),
         content=content[0],
         series_instance_uid=series_uid,
         series_number=SERIES_NUMBER,
