@@ -62,22 +62,27 @@ class Variant:
     halvings: int = 0
 
 
+DETECTOR_LOOKS = ((0, 0), (5, 3), (10, 7), (15, 12))
+REFINER_LOOKS_MM = ((0.15, 0.15, 0), (-0.45, 0.45, 1), (0.45, -0.45, -1))
+
+
 def _looks(detector: int, second: int) -> Settings:
     """The first looks of the detector, and the last ones of the refiner, which lie round the middle."""
-    detect = DetectSettings(looks=DetectSettings.looks[:detector])
-    looks_mm = RefineSettings.looks_mm[-second:] if second > 1 else ((0.0, 0.0, 0.0),)
-    return replace(SHIPPED, detect=detect, refine=RefineSettings(looks_mm=looks_mm))
+    looks_mm = REFINER_LOOKS_MM[-second:] if second > 1 else ((0.0, 0.0, 0.0),)
+    refine = RefineSettings(looks_mm=looks_mm)
+    return replace(SHIPPED, detect=DetectSettings(looks=DETECTOR_LOOKS[:detector]), refine=refine)
 
 
 VARIANTS = {
     "shipped": Variant(),
-    "refiner looks 2 of 3 times": Variant(_looks(4, 2)),
-    "refiner looks once": Variant(_looks(4, 1)),
-    "detector looks 2 of 4 times": Variant(_looks(2, 3)),
-    "detector looks once": Variant(_looks(1, 3)),
-    "padding to 8 voxels": Variant(padding=8),
-    "detector 2, refiner 2, padding 8": Variant(_looks(2, 2), padding=8),
-    "detector 1, refiner 1, padding 8": Variant(_looks(1, 1), padding=8),
+    "detector looks 4 times, refiner 3": Variant(_looks(4, 3)),
+    "the same, padding to 16 voxels": Variant(_looks(4, 3), padding=16),
+    "refiner looks 3 times": Variant(_looks(2, 3)),
+    "refiner looks once": Variant(_looks(2, 1)),
+    "detector looks 4 times": Variant(_looks(4, 2)),
+    "detector looks once": Variant(_looks(1, 2)),
+    "padding to 16 voxels": Variant(padding=16),
+    "both look once": Variant(_looks(1, 1)),
     "JPEG 2000 at half resolution": Variant(halvings=1),
     "JPEG 2000 at a quarter": Variant(halvings=2),
     "no refiner": Variant(replace(SHIPPED, refine=RefineSettings(enabled=False))),

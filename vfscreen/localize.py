@@ -16,7 +16,7 @@ from vfscreen.errors import SpineNotFound
 from vfscreen.settings import LocalizeSettings
 from vfscreen.volume import AIR_HU, Floats, Volume, VolumeGeometry, sample_lattice
 
-PADDING = 16  # grids are padded to multiples of it, so that studies of like size share a batch
+PADDING = 8  # grids are padded to multiples of it, so that studies of like size share a batch
 
 
 class LocalizerNetwork(Protocol):
