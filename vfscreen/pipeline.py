@@ -113,6 +113,10 @@ def run(
     VfscreenError when results cannot be written or the device fails; never for a single study.
     """
     source, out, settings = Path(source), Path(out), settings or Settings()
+    if out.resolve() == source.resolve():
+        raise InputError(
+            f"{out} is the archive itself; give another folder for the results, such as {out}_results"
+        )
     workers = workers or default_workers()
     memory_mib = memory_mib or default_memory_mib(workers)
     options = RunOptions(workers, batch_size, limit, thumbnails, time_limit_s, memory_mib, dicom_sr)

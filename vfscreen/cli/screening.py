@@ -84,7 +84,13 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Screen an archive: tables, flagged studies and pictures. Called again, it goes on where it stopped."""
+    """Screen an archive: tables, flagged studies and pictures. Called again, it goes on where it stopped.
+
+    Examples:
+
+        vfscreen run sample_data --out results
+        vfscreen run /archive --out results --limit 20   # a first try
+    """
     from vfscreen import pipeline, progress
     from vfscreen.networks.weights import load_models
     from vfscreen.pseudonyms import Pseudonyms
@@ -133,7 +139,13 @@ def check(
     ] = None,
     series: Series = None,
 ) -> None:
-    """List the series of an archive from headers alone: which would be screened, which not, and why."""
+    """List the series of an archive from headers alone: which would be screened, which not, and why.
+
+    Examples:
+
+        vfscreen check sample_data
+        vfscreen check /archive --out results   # spares the run reading all headers
+    """
     from vfscreen.check import check as checked
 
     rows = checked(source, Settings().read, out, _series_uids(series))
@@ -168,7 +180,7 @@ def _series_uids(values: list[str] | None) -> list[str]:
         elif re.fullmatch(r"[\d.]+", value):
             uids.append(value)
         else:
-            raise InputError(f"--series {value} is neither a UID nor a file")
+            raise InputError(f"--series {value} is neither a UID nor a file; `vfscreen check` lists the UIDs")
     return uids
 
 
@@ -177,10 +189,10 @@ def _listed_uids(path: Path) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             if "series_uid" not in (rows.fieldnames or ()):
-                raise InputError(f"{path} has no column series_uid")
+                raise InputError(f"{path} has no column series_uid; series.csv of `vfscreen check` has it")
             uids = [row["series_uid"].strip() for row in rows if row["series_uid"]]
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a CSV in UTF-8: {error}") from error
     if not any(uids):
-        raise InputError(f"the column series_uid of {path} is empty")
+        raise InputError(f"the column series_uid of {path} is empty; fill it in")
     return [uid for uid in uids if uid]

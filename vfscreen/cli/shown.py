@@ -31,7 +31,8 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     console.print(_outcome_table(rows))
     lines = [
         f"{summary.studies} studies, {summary.flagged} flagged; "
-        f"{summary.new} new in {summary.seconds:.0f} s. Results: {summary.out}"
+        f"{summary.new} new in {summary.seconds:.0f} s. Results: {summary.out}",
+        _next(summary),
     ]
     if len(rows) <= LISTED_STUDIES:
         console.print(_studies_table(rows))
@@ -57,6 +58,13 @@ def print_check(console: Console, rows: list[dict[str, Any]], out: Path | None) 
     elif out is None:
         lines.append("With --out FOLDER all series are listed there.")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _next(summary: RunSummary) -> str:
+    page = summary.out / "report.html"
+    if not summary.measured:
+        return f"Not one study could be measured. {page} lists each reason, with what to do."
+    return f"Next: open {page} and read the flagged ones."
 
 
 def _outcome_table(rows: list[dict[str, Any]]) -> Table:

@@ -37,7 +37,9 @@ def locked(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         stream = (out / ".lock").open("w")
     except OSError as error:
-        raise InputError(f"Results cannot be written to {out}: {error}") from error
+        raise InputError(
+            f"Results cannot be written to {out} ({error.strerror}); choose a folder in which you may write"
+        ) from error
     try:
         with stream:
             _lock(stream, out)
