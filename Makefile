@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 BENCH ?= /tmp/vfscreen-bench
 
-.PHONY: test slow lint types docs bench sample pictures ci
+.PHONY: test slow lint types docs site bench sample pictures ci
 
 test:  ## the test suite
 	$(PYTHON) -m pytest
@@ -23,6 +23,9 @@ docs:  ## pages that are made from the code
 	$(PYTHON) -c "from vfscreen.pages import errors_page as e; print(e(), end='')" > docs/errors.md
 	$(PYTHON) -c "from vfscreen.redcap import data_dictionary as d; print(d(), end='')" > docs/redcap.csv
 
+site:  ## the pages of docs/ as a site in site/
+	$(PYTHON) -m mkdocs build --strict --quiet
+
 bench:  ## accuracy, seconds, memory; an hour
 	$(PYTHON) benchmarks/held_out.py --out held_out
 	$(PYTHON) benchmarks/chest_archive.py --out $(BENCH) --studies 210
@@ -32,8 +35,9 @@ bench:  ## accuracy, seconds, memory; an hour
 sample:  ## sample_data/ anew
 	$(dir $(PYTHON))vfscreen simulate --sample --out sample_data
 
-pictures:  ## those of docs; BESIDE=FOLDER outside the repository shows real CT beside them
+pictures:  ## those of docs, with screenshots of a small run; BESIDE=FOLDER outside the repository shows real CT beside them
 	$(PYTHON) docs/example_picture.py
+	$(PYTHON) docs/screenshots.py
 	$(PYTHON) docs/simulation_pictures.py $(if $(BESIDE),--beside-real $(BESIDE))
 
 ci:  ## from a clean clone

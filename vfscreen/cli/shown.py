@@ -30,7 +30,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     rows = pq.read_table(summary.out / "studies.parquet").to_pylist()
     console.print(_outcome_table(rows))
     lines = [
-        f"{summary.studies} studies, {summary.flagged} flagged; "
+        f"{_counted(summary.studies)}, {summary.flagged} flagged; "
         f"{summary.new} new in {summary.seconds:.0f} s. Results: {summary.out}",
         _next(summary),
     ]
@@ -51,7 +51,7 @@ def print_check(console: Console, rows: list[dict[str, Any]], out: Path | None) 
         table.add_row(verdict, error, str(count))
     console.print(table)
     studies = {(row["study_id"], row["source"]) for row in rows}
-    lines = [f"{len(studies)} studies." + (f" All series: {out / 'series.csv'}" if out else "")]
+    lines = [f"{_counted(len(studies))}." + (f" All series: {out / 'series.csv'}" if out else "")]
     if len(rows) <= LISTED_SERIES:
         listed = [f"{row['source']}  {row['series_uid'] or ''}  {_judged(row)}" for row in rows]
         lines = [*listed, "", *lines]
@@ -64,7 +64,11 @@ def _next(summary: RunSummary) -> str:
     page = summary.out / "report.html"
     if not summary.measured:
         return f"Not one study could be measured. {page} lists each reason, with what to do."
-    return f"Next: open {page} and read the flagged ones."
+    return f"Next: open {page} in a browser."
+
+
+def _counted(studies: int) -> str:
+    return f"{studies} {'study' if studies == 1 else 'studies'}"
 
 
 def _outcome_table(rows: list[dict[str, Any]]) -> Table:

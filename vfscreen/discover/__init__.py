@@ -86,7 +86,7 @@ def _found(source: Path, look: Look) -> list[FoundStudy]:
         raise InputError(f"{source} is packed and is not opened; unpack it, and give the folder")
     raise InputError(
         f"{source} is neither a folder, a NIfTI file (.nii, .nii.gz) nor a manifest (.csv, .parquet); of "
-        f"DICOM, give the folder: {source.parent}"
+        f"DICOM, give the folder: {source.absolute().parent}"
     )
 
 
