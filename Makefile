@@ -24,7 +24,7 @@ docs:  ## pages that are made from the code
 	$(PYTHON) -c "from vfscreen.redcap import data_dictionary as d; print(d(), end='')" > docs/redcap.csv
 
 site:  ## the pages of docs/ as a site in site/
-	$(PYTHON) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
 bench:  ## accuracy, seconds, memory; an hour
 	$(PYTHON) benchmarks/held_out.py --out held_out
