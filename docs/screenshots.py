@@ -52,7 +52,7 @@ def main() -> None:
             browser.get((Path(made) / "night" / "report.html").as_uri())
             take(browser, "report.png", 0, place(browser, "#quality"))
             read_two(browser)
-            cases, second_row = place(browser, "#cases"), place(browser, ".card:nth-child(4)")
+            cases, second_row = place(browser, "#cases") - 12, place(browser, ".card:nth-child(4)") - 12
             browser.execute_script("window.scrollTo({top: arguments[0], behavior: 'instant'})", cases)
             take(browser, "report_cases.png", 0, second_row - cases)
             browser.find_element(By.CSS_SELECTOR, ".card .open").click()
