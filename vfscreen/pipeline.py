@@ -231,7 +231,9 @@ def _set_aside(out: Path) -> None:
     try:
         aside = set_aside(out)
     except OSError as error:
-        raise InputError(f"Results in {out} cannot be set aside: {error}") from error
+        raise InputError(
+            f"Results in {out} cannot be set aside: {error}; move the folder yourself, or choose another"
+        ) from error
     if aside:
         logger.info("Earlier results are in %s.", aside)
 
@@ -303,7 +305,9 @@ def _open_results(
         results = ResultWriter(out, settings.measure.threshold)
         return results, Journal.begin(out, method, device, asdict(options))
     except OSError as error:
-        raise InputError(f"Results cannot be written to {out}: {error}") from error
+        raise InputError(
+            f"Results cannot be written to {out}: {error}; make room, or choose another folder"
+        ) from error
 
 
 def _make_tables(call: Journal, new: int, usage: Usage) -> RunSummary:

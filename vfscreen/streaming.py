@@ -284,7 +284,8 @@ class Screening:
         self._device_failures = self._device_failures + 1 if isinstance(value, UnexpectedError) else 0
         if self._device_failures >= _MAX_DEVICE_FAILURES:
             raise VfscreenError(
-                f"The last {_MAX_DEVICE_FAILURES} studies failed on the device, the last with: {value}"
+                f"The last {_MAX_DEVICE_FAILURES} studies failed on the device, the last with: {value}. The "
+                "same command screens them again and goes on; with --device cpu it does so without the GPU"
             )
 
     def _count_vanished(self, value: Any) -> None:

@@ -188,7 +188,9 @@ def _write(made: Adjudication) -> None:
                 write_parquet(rows, schema, made.out / f"{name}.parquet")
         write_whole(made.out / "agreement.json", f"{text}\n".encode())
     except OSError as error:
-        raise InputError(f"the tables cannot be written to {made.out}: {error}") from error
+        raise InputError(
+            f"the tables cannot be written to {made.out}: {error}; make room, or choose another --out"
+        ) from error
 
 
 def _listed(names: Iterable[str]) -> str:
