@@ -147,7 +147,7 @@ def run(
             with closing(screening.screen(pending)) as screened:
                 for study in screened:
                     record = names.record(study.record)
-                    writer.put(record, study.picture(settings, thumbnails))
+                    writer.put(record, study.picture)
                     busy.add(record.stage_seconds)
                     tally = _counted(tally, record, settings)
                     progress(tally)
