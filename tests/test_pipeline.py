@@ -179,7 +179,7 @@ def test_pictures_that_are_not_drawn_any_more_are_told(
 def test_a_picture_is_given_the_doubts_of_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, given = fakes.write_study(tmp_path / "study.nii.gz"), []
     models = fakes.fake_models(detector=fakes.no_vertebra)
-    monkeypatch.setattr(streaming, "thumbnail", lambda *args: given.extend(args[-1]) or b"png")
+    monkeypatch.setattr(streaming, "draw_picture", lambda scene: given.extend(scene.result.doubts) or b"png")
     run(study, tmp_path / "out", models=models, workers=1, thumbnails="all")
     assert [doubt.name for doubt in given] == list(studies(tmp_path / "out")["quality"].iloc[0])
     assert given

@@ -117,13 +117,12 @@ def _as_seen(
     return moved if distance <= settings.max_move_mm and is_plausible(moved.keypoints) else None
 
 
-def second_look_doubts(vertebrae: Sequence[Vertebra], removed: Sequence[Removed]) -> tuple[Doubt, ...]:
+def second_look_doubts(vertebrae: Sequence[Vertebra], unconfirmed: int) -> tuple[Doubt, ...]:
     """What the second look doubts: vertebrae that it does not confirm, or cannot measure well.
 
     All of it makes a study `partial`, since any such vertebra may be a fracture.
     """
     found = []
-    unconfirmed = sum(each.unconfirmed for each in removed)
     if unconfirmed:
         why = f"{unconfirmed} of the vertebrae detected were not confirmed and left out"
         found.append(Doubt("second_look_disagrees", why, partial=True))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vfscreen import quality
 from vfscreen.curve import SpineCurve
 from vfscreen.detect import detect
-from vfscreen.localize import localize, localizer_input
+from vfscreen.localize import LocalizerInput, localize, localizer_input
 from vfscreen.measure import measure, measure_refined
 from vfscreen.readers import read_volume
 from vfscreen.refine import refine
@@ -43,12 +43,22 @@ def screen(
     settings = settings or Settings()
     models = models or _shipped_models()
     volume = study if isinstance(study, Volume) else read_volume(study)
-    curve = localize([localizer_input(volume, settings.localize)], models.localizer, settings.localize)[0]
+    curve = curve_of(localizer_input(volume, settings.localize), models, settings)
+    along = straightened(volume, curve, settings.straighten)
+    return measure_studies([(header_of(volume), along)], models, settings)[0].result
+
+
+def curve_of(reduced: LocalizerInput, models: Models, settings: Settings) -> SpineCurve:
+    """The spine's curve of one study. Raises SpineNotFound."""
+    (curve,) = localize([reduced], models.localizer, settings.localize)
     if not isinstance(curve, SpineCurve):
         raise curve
-    header = StudyHeader(slice_spacing_mm=float(volume.canonical().geometry.voxel_sizes_mm[0]))
-    along = straightened(volume, curve, settings.straighten)
-    return measure_studies([(header, along)], models, settings)[0].result
+    return curve
+
+
+def header_of(volume: Volume) -> StudyHeader:
+    """What the voxels alone tell of a study, without keys."""
+    return StudyHeader(slice_spacing_mm=float(volume.canonical().geometry.voxel_sizes_mm[0]))
 
 
 def measure_studies(
@@ -88,7 +98,7 @@ def finish(
     else:
         vertebrae = measure(kept, sheet.curve)
     found = quality.doubts(header, sheet, kept, settings.quality)
-    found += quality.second_look_doubts(vertebrae, removed)
+    found += quality.second_look_doubts(vertebrae, sum(each.unconfirmed for each in removed))
     status = "partial" if any(doubt.partial for doubt in found) else "ok"
     result = StudyResult(header, status, vertebrae, sheet.curve.points_mm, found)
     return Measured(result, kept, tuple(removed))

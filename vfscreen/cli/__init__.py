@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vfscreen import __version__
-from vfscreen.cli import adjudication, evaluation, info, screening, training
+from vfscreen.cli import adjudication, evaluation, info, screening, show, training
 from vfscreen.errors import VfscreenError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("run")(screening.run)
 app.command("check")(screening.check)
+app.command("show")(show.show)
 app.command("evaluate")(evaluation.evaluate)
 app.command("summarize")(evaluation.summarize)
 app.command("adjudicate")(adjudication.adjudicate)

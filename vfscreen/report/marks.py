@@ -23,18 +23,19 @@ _RIM = (0, 0, 0, 170)  # dark round every mark: seen on bright bone too
 _FINE = 4  # marks are drawn this much larger and reduced: smooth edges
 _ROUND = np.linspace(0, 2 * np.pi, 24, endpoint=False)
 _CIRCLE = np.column_stack([np.cos(_ROUND), np.sin(_ROUND)])
-_STAR = np.column_stack([np.sin(_ROUND[::3]), -np.cos(_ROUND[::3])]) * np.tile([1.0, 0.4], 4)[:, None]
+_ARM = np.array([(0.35, -0.35), (0.35, -1.2), (-0.35, -1.2)])  # from its inner corner to its end
+_CROSS = np.concatenate([_ARM @ np.linalg.matrix_power([[0, -1], [1, 0]], turn) for turn in range(4)])
 _SHAPES: dict[str, Floats] = {  # outlines (n, 2) of marks of radius 1, as large to the eye as each other
     "dot": _CIRCLE,
     "normal": 0.85 * _CIRCLE,
     "mild": np.array([(0, -1.0), (1.0, 0.75), (-1.0, 0.75)]),
-    "moderate": 0.8 * np.array([(-1.0, -1.0), (1, -1), (1, 1), (-1, 1)]),
-    "severe": 1.25 * _STAR,
+    "moderate": 1.15 * np.array([(0, -1.0), (1, 0), (0, 1), (-1, 0)]),
+    "severe": _CROSS @ [[0.75, 0.75], [-0.75, 0.75]],
 }
 
 
 def draw_grade(picture: Image.Image, center: Floats, grade: str, radius: float) -> None:
-    """The mark of a grade: circle, triangle, square or star of four points, its middle at `center` (2,)."""
+    """The mark of a grade: circle, triangle, diamond or cross, its middle at `center` (2,)."""
     _stamp(picture, center, grade, grade, radius)
 
 

@@ -30,7 +30,7 @@ LABELS = 196  # px: right of the straightened image
 _GAP = 14  # px: from the straightened image to a label
 _RULER = 44  # px
 _BESIDE = 26  # px: from the sagittal image to the column at the right
-_TEXT_WIDTH = 440  # px: of that column, at least
+_TEXT_WIDTHS = (440, 600)  # px: of the lines there, at least and at most
 _CHARACTER = 6.2  # px: of a small letter, about
 _PARAGRAPH = 8  # px: below each
 _BOTTOM = 14  # px: below all
@@ -48,10 +48,10 @@ def draw_picture(scene: Scene) -> bytes:
     view = scene.sagittal
     sagittal = Panel(view.image, view.pixel_mm, PX_PER_MM, sheet.right + LABELS + _RULER, TOP)
     beside = sagittal.right + _BESIDE
-    width = max(_TEXT_WIDTH, len(scene.crops) * (CROP_PX + CROP_GAP))
+    width = max(_TEXT_WIDTHS[0], len(scene.crops) * (CROP_PX + CROP_GAP))
     crops = placed_crops(scene, beside)
     below_crops = max((crop.bottom for crop in crops), default=0) + _PARAGRAPH
-    paragraphs = _paragraphs(scene, width)
+    paragraphs = _paragraphs(scene, min(width, _TEXT_WIDTHS[1]))
     end = below_crops + sum(paragraph.height for paragraph in paragraphs)
     height = max(sheet.bottom, sagittal.bottom, end) + _BOTTOM
     picture = Image.new("RGBA", (beside + width, height), (0, 0, 0, 255))

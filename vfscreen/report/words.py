@@ -102,5 +102,5 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def _deviation(shown: Sequence[Floats], true: Sequence[Floats]) -> str:
     """The largest relative difference of heights as they are seen from those in the patient, rounded up."""
-    largest = float(np.abs(np.array(shown) / np.array(true) - 1).max())
-    return f"{max(1, ceil(100 * largest - 0.01))} %"
+    largest = max(float(np.abs(each / own - 1).max()) for each, own in zip(shown, true, strict=True))
+    return f"{max(1, ceil(100 * largest - 0.01))}%"
