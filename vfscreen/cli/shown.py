@@ -78,9 +78,10 @@ def print_vertebrae(console: Console, result: StudyResult) -> None:
             vertebra.shape,
             ", ".join(vertebra.doubts),
         )
-    console.print(table)
+    if result.vertebrae:
+        console.print(table)
+        console.print("a, m, p: anterior, middle, posterior height, mm", highlight=False)
     lines = [
-        "a, m, p: anterior, middle, posterior height, mm",
         f"status {result.status}",
         *(f"{doubt.name}: {doubt.reason}" for doubt in result.doubts),
     ]

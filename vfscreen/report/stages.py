@@ -31,7 +31,7 @@ _CROP_INCHES = 2.4
 _CROPS_IN_ROW = 7
 _LABEL_MM = 9.0  # of the sheet: height of a line of labels
 _BESIDE_MM = 85.0  # of the spine that the projections show, to both sides
-_CHARACTERS = 70  # of a line of the text
+_CHARACTERS = 72  # of a line of the text
 _SHAPES = {"normal": "o", "mild": "^", "moderate": "D", "severe": "X"}
 _GREY = "#8a8a8a"
 _CURVE = tuple(value / 255 for value in CURVE)
@@ -58,8 +58,8 @@ def draw_stages(stages: Stages, settings: Settings, out: Path) -> None:
         bar = above.colorbar(dots, ax=[coronal, sagittal], location="bottom", shrink=0.5, pad=0.02)
         bar.set_label("localizer: presence of the spine in the slice")
     if stages.along:
-        _draw_sheet(sheet, stages.along.sheet, _shown(stages, settings))
-    text.text(0, 1, "\n".join(_text(stages, settings)), va="top", family="monospace", fontsize=8.5)
+        _draw_sheet(sheet, stages.along.sheet, labelled(stages, settings))
+    text.text(0, 1, "\n".join(said(stages, settings)), va="top", family="monospace", fontsize=8.5)
     if stages.along and vertebrae:
         _draw_crops(below, stages.along, vertebrae, settings)
     figure.savefig(out, format="png", metadata={"Software": None})
@@ -67,7 +67,7 @@ def draw_stages(stages: Stages, settings: Settings, out: Path) -> None:
 
 def _write_error(stages: Stages, out: Path) -> None:
     """Where the study cannot even be read there is nothing to draw."""
-    lines = _text(stages, Settings())
+    lines = said(stages, Settings())
     figure = Figure((7.0, 0.4 + 0.17 * len(lines)), dpi=_DPI)
     figure.text(0.03, 0.5, "\n".join(lines), va="center", family="monospace", fontsize=8.5)
     figure.savefig(out, format="png", metadata={"Software": None})
@@ -96,14 +96,14 @@ def _draw_projection(
     return dots
 
 
-_Shown = tuple[Detection, str, str | None]
+Labelled = tuple[Detection, str, str | None]
 """A detection, what to say of it, and its grade if it counts."""
 
 
-def _shown(stages: Stages, settings: Settings) -> list[_Shown]:
+def labelled(stages: Stages, settings: Settings) -> list[Labelled]:
     """Every detection from cranial on: those that count, and why the others do not."""
     low = f"score not over {settings.detect.min_score:g}"
-    shown: list[_Shown] = [(each, f"{each.score:.2f}  {low}", None) for each in stages.faint]
+    shown: list[Labelled] = [(each, f"{each.score:.2f}  {low}", None) for each in stages.faint]
     if stages.measured:
         found = zip(stages.measured.detections, stages.measured.result.vertebrae, strict=True)
         for number, (each, vertebra) in enumerate(found, start=1):
@@ -113,7 +113,7 @@ def _shown(stages: Stages, settings: Settings) -> list[_Shown]:
     return sorted(shown, key=lambda each: float(each[0].keypoints[:, 0].mean()))
 
 
-def _draw_sheet(axes: Any, sheet: Sheet, shown: Sequence[_Shown]) -> None:
+def _draw_sheet(axes: Any, sheet: Sheet, shown: Sequence[Labelled]) -> None:
     """The straightened sheet; boxes of what counts in the colour of its grade, others grey and dashed."""
     rows, columns = sheet.image.shape
     half, length = columns * sheet.pixel_mm / 2, rows * sheet.pixel_mm
@@ -133,7 +133,8 @@ def _draw_sheet(axes: Any, sheet: Sheet, shown: Sequence[_Shown]) -> None:
             [min(back + 2, half), half + 3], [middle, top + height / 2], color=_GREY, lw=0.6, clip_on=False
         )
         axes.text(half + 5, top + height / 2, "\n".join(says), va="center", fontsize=7.5, clip_on=False)
-    axes.set(xlim=(-half, half + 85), ylim=(length, 0), title="2  straightened, 3  detected")
+    axes.set(xlim=(-half, half + 85), ylim=(length, 0))
+    axes.set_title("2  straightened, 3  detected", loc="left")
     axes.set_axis_on()
     axes.set_xticks([-40, -20, 0, 20, 40])
     axes.set(xlabel="p to posterior, mm", ylabel="s along the curve, mm")
@@ -166,7 +167,7 @@ def _draw_crop(axes: Any, along: Straightened, vertebra: Vertebra, settings: Set
     points = to_pixels(frame.to_own(vertebra.keypoints_mm), settings.refine)
     for pair in points.reshape(3, 2, 2):
         axes.plot(pair[:, 1], pair[:, 0], "-", color=_COLORS[vertebra.grade], lw=1)
-    marks = {"marker": _SHAPES[vertebra.grade], "ms": 4, "mec": "black", "mew": 0.5}
+    marks = {"marker": _SHAPES[vertebra.grade], "ms": 5, "mec": "black", "mew": 0.4}
     axes.plot(points[:, 1], points[:, 0], ls="", color=_COLORS[vertebra.grade], **marks)
     _write_heights(axes, points, vertebra)
 
@@ -178,7 +179,7 @@ def _write_heights(axes: Any, points: Floats, vertebra: Vertebra) -> None:
         axes.text(column, row + 4, f"{mm:.1f}", color="white", fontsize=7, ha="center", va="top", bbox=box)
 
 
-def _text(stages: Stages, settings: Settings) -> list[str]:
+def said(stages: Stages, settings: Settings) -> list[str]:
     """The result in words and numbers, or why there is none."""
     if stages.error:
         return textwrap.wrap(f"{stages.error.status}, {stages.error.code}: {stages.error}", _CHARACTERS)
@@ -194,12 +195,15 @@ def _result(measured: Measured, threshold: float) -> list[str]:
     else:
         flag = "flagged" if lowest <= threshold else "not flagged"
         lines.append(f"lowest G {lowest:.3f}, {grade(lowest)}: {flag} at G <= {threshold:g}")
-    lines += [f"status {result.status}", "", "a, m, p: anterior, middle, posterior height, mm; ±: SD", ""]
-    lines.append(" n  a         m         p         G            90 %          grade")
+    lines += [f"status {result.status}", ""]
+    if result.vertebrae:
+        lines.append(" n  a         m         p         G            90 %          grade")
     for number, vertebra in enumerate(result.vertebrae, start=1):
         lines.append(f"{number:2}  {_numbers(vertebra)}  {words.interval(vertebra):12}  {vertebra.grade}")
         lines += [f"    {doubt}" for doubt in words.doubts_of(vertebra)]
-    lines += ["", *(["doubts"] if result.doubts else ["no doubts"])]
+    if result.vertebrae:
+        lines += ["", "a, m, p: anterior, middle, posterior height, mm; ±: SD; 90 %: interval of G"]
+    lines += ["", "doubts" if result.doubts else "no doubts"]
     for doubt in result.doubts:
         lines += textwrap.wrap(f"{doubt.name}: {doubt.reason}", _CHARACTERS, subsequent_indent="  ")
     return lines
