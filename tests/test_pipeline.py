@@ -185,6 +185,18 @@ def test_a_picture_is_given_the_doubts_of_its_study(tmp_path: Path, monkeypatch:
     assert given
 
 
+@pytest.mark.parametrize("what", ["Scene", "draw_picture"])
+def test_a_picture_that_cannot_be_made_costs_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    study = fakes.write_study(tmp_path / "study.nii.gz")
+    monkeypatch.setattr(streaming, what, None)  # which cannot be called
+    summary = run(study, tmp_path / "out", models=fakes.fake_models(), workers=1, thumbnails="all")
+    assert summary.measured == 1
+    assert studies(tmp_path / "out")["thumbnail"].isna().all()
+    assert "The picture of study" in caplog.text
+
+
 def test_a_study_without_a_vertebra_is_not_counted_as_measured(tmp_path: Path) -> None:
     study, tallies = fakes.write_study(tmp_path / "study.nii.gz"), []
     models = fakes.fake_models(detector=fakes.no_vertebra)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_scenes import BENT, scene, vertebra
+from made_scenes import BENT, column, scene, vertebra
 from PIL import Image
 
 from vfscreen.report import crops, words
@@ -240,6 +241,11 @@ def test_keypoints_beyond_the_images_do_no_harm():
 
 def test_sheet_pixels_that_are_not_numbers_are_black():
     assert on_sheet(drawn(scene(sheet_hu=np.full((100, 80), np.nan, np.float32))), 30, 5).max() == 0
+
+
+def test_what_waits_to_be_drawn_is_small_and_holds_nothing_of_the_column():
+    made = scene(*(vertebra(s, 10) for s in range(20, 290, 25)))
+    assert len(pickle.dumps(made)) < 1_500_000 < column(made.sheet.curve).hu.nbytes
 
 
 def test_the_file_holds_nothing_but_the_picture():

@@ -98,14 +98,15 @@ def _draw_sagittal(picture: Image.Image, panel: Panel, scene: Scene) -> None:
 def _label(number: int, vertebra: Vertebra, threshold: float) -> list[Line]:
     color = COLORS[vertebra.grade]
     title = f"{number}  G {vertebra.genant_ratio:.3f}"
+    interval = words.interval(vertebra)
     named = ", ".join(vertebra.doubts)
     if is_deformed(vertebra, threshold):
         lines: list[Line] = [(f"{title}  {vertebra.grade}", PLAIN, color)]
-        if vertebra.genant_ratio_sd is not None:
-            lines.append((f"G {words.interval(vertebra)} (90 %)", SMALL, TEXT))
+        if interval:
+            lines.append((f"G {interval} (90 %)", SMALL, TEXT))
         lines.append((words.heights(vertebra), SMALL, TEXT))
     else:
-        lines = [(f"{title}  ({words.interval(vertebra)})", SMALL, color)]
+        lines = [(f"{title}  ({interval})" if interval else title, SMALL, color)]
         lines.append((words.heights(vertebra), SMALL, DIM))
     return [*lines, (named, SMALL, TEXT)] if named else lines
 

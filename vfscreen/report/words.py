@@ -68,8 +68,7 @@ def doubts_of(vertebra: Vertebra) -> list[str]:
 def notes(scene: Scene) -> list[str]:
     """How to read the picture, and how far a ruler on it may be off."""
     lines = [
-        "a, m, p: anterior, middle, posterior height, mm in the patient",
-        "in brackets behind G: its 90 % interval",
+        "a, m, p: anterior, middle, posterior height, mm in the patient; behind G its 90 % interval",
         "crops: upright, in the plane in which the vertebra was measured",
     ]
     if not scene.result.vertebrae:
