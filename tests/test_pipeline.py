@@ -190,7 +190,8 @@ def test_a_picture_that_cannot_be_made_costs_no_measurement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
     study = fakes.write_study(tmp_path / "study.nii.gz")
-    monkeypatch.setattr(streaming, what, None)  # which cannot be called
+    broken = {"Scene": None, "draw_picture": lambda scene: 1 / 0}
+    monkeypatch.setattr(streaming, what, broken[what])
     summary = run(study, tmp_path / "out", models=fakes.fake_models(), workers=1, thumbnails="all")
     assert summary.measured == 1
     assert studies(tmp_path / "out")["thumbnail"].isna().all()

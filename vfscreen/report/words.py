@@ -67,8 +67,10 @@ def doubts_of(vertebra: Vertebra) -> list[str]:
 
 def notes(scene: Scene) -> list[str]:
     """How to read the picture, and how far a ruler on it may be off."""
+    has_intervals = any(vertebra.genant_ratio_sd is not None for vertebra in scene.result.vertebrae)
     lines = [
-        "a, m, p: anterior, middle, posterior height, mm in the patient; behind G its 90 % interval",
+        "a, m, p: anterior, middle, posterior height, mm in the patient"
+        + ("; behind G its 90 % interval" if has_intervals else ""),
         "crops: upright, in the plane in which the vertebra was measured",
     ]
     if not scene.result.vertebrae:
