@@ -21,6 +21,7 @@ docs:  ## pages that are made from the code
 	$(PYTHON) -m typer vfscreen.cli utils docs --name vfscreen --output docs/cli.md
 	$(PYTHON) -c "from vfscreen.pages import data_dictionary as d; print(d(), end='')" > docs/data-dictionary.md
 	$(PYTHON) -c "from vfscreen.pages import errors_page as e; print(e(), end='')" > docs/errors.md
+	$(PYTHON) -c "from vfscreen.redcap import data_dictionary as d; print(d(), end='')" > docs/redcap.csv
 
 bench:  ## accuracy, seconds, memory; an hour
 	$(PYTHON) benchmarks/held_out.py --out held_out

@@ -299,7 +299,8 @@ def plain_loop(study: Path, models: Models, repeats: int) -> dict[str, float]:
 
 def whole_run(study: Path, copies: int, cores: int, weights: Path | None) -> dict[str, Any]:
     """Seconds a study, utilisation of the cores and peak memory of `vfscreen run`."""
-    few, many = (one_run(study, n, cores, weights) for n in (FEW, copies))
+    options = ("--workers", cores, "--device", "cpu", "--weights", weights)
+    few, many = (one_run(study, n, *options) for n in (FEW, copies))
     seconds_each, cpu_s_each = ((many[key] - few[key]) / (copies - FEW) for key in ("seconds", "cpu_s"))
     return {
         "seconds_each": seconds_each,
@@ -310,13 +311,13 @@ def whole_run(study: Path, copies: int, cores: int, weights: Path | None) -> dic
     }
 
 
-def one_run(study: Path, copies: int, cores: int, weights: Path | None) -> dict[str, Any]:
+def one_run(study: Path, copies: int, *options: object) -> dict[str, Any]:
+    """A whole run over so many copies of a study, with these options of the command."""
     with tempfile.TemporaryDirectory(prefix="vfscreen-floor-run-") as folder:
         manifest, results = Path(folder) / "manifest.csv", Path(folder) / "results"
         with manifest.open("w", newline="") as file:
             rows = [(study.resolve(), f"study_{i:05d}", f"patient_{i:05d}") for i in range(copies)]
             csv.writer(file).writerows([("path", "study_id", "patient_id"), *rows])
-        options = ("--workers", cores, "--device", "cpu", "--weights", weights)
         command = faults.vfscreen_run(manifest, results, *options)
         before = _children_cpu_s()
         samples = bench_night.watch(command, results)

@@ -48,6 +48,7 @@ from vfscreen.usage import BusySeconds, Usage
 
 if TYPE_CHECKING:
     from vfscreen.networks.weights import Models
+    from vfscreen.report.dicom_sr import Reports
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def run(
     pseudonyms: Pseudonyms | None = None,
     retry_failed: bool = False,
     fresh: bool = False,
+    dicom_sr: bool = False,
     progress: OnProgress = silent,
 ) -> RunSummary:
     """Screen every study of a folder, file or manifest, and write the tables into `out`.
@@ -103,6 +105,7 @@ def run(
 
     `limit` takes the first so many studies of the input. `time_limit_s` and `memory_mib` are what one
     study may cost a reader. `series` names UIDs that are screened instead of those of the rule.
+    `dicom_sr` writes a DICOM Structured Report of each measured DICOM study; it needs highdicom.
     From a script, call it under `if __name__ == "__main__":`, since the readers are spawned processes.
 
     Raises InputError for a wrong input, and for an `out` that is unwritable, in use by another run,
@@ -112,8 +115,9 @@ def run(
     source, out, settings = Path(source), Path(out), settings or Settings()
     workers = workers or default_workers()
     memory_mib = memory_mib or default_memory_mib(workers)
-    options = RunOptions(workers, batch_size, limit, thumbnails, time_limit_s, memory_mib)
+    options = RunOptions(workers, batch_size, limit, thumbnails, time_limit_s, memory_mib, dicom_sr)
     models = models or _load_models(device)
+    reports = _dicom_reports(models, pseudonyms) if dicom_sr else None
     names = pseudonyms or Plain()
     named = [names.series(uid) for uid in series]
     method = journal.method(source, settings, models, named, names.key_digest)
@@ -147,7 +151,8 @@ def run(
             with closing(screening.screen(pending)) as screened:
                 for study in screened:
                     record = names.record(study.record)
-                    writer.put(record, study.picture)
+                    report = reports.of(record, study.images) if reports else None
+                    writer.put(record, study.picture, report)
                     busy.add(record.stage_seconds)
                     tally = _counted(tally, record, settings)
                     progress(tally)
@@ -156,6 +161,8 @@ def run(
             busy.writer = writer.busy_s
             usage = busy.of(time.monotonic() - started, workers, n_device_threads(models.device))
             summary = _make_tables(call, tally.new, usage)
+            if reports:
+                reports.tell()
         _check_rows(studies, out, names)
     return summary
 
@@ -186,6 +193,22 @@ def _load_models(device: str) -> Models:
     from vfscreen.networks.weights import load_models  # torch, which the readers never import
 
     return load_models(device=device)
+
+
+def _dicom_reports(models: Models, pseudonyms: Pseudonyms | None) -> Reports:
+    """Raises InputError with pseudonyms, or without highdicom."""
+    if pseudonyms:
+        raise InputError(
+            "--dicom-sr goes without --pseudonymise: a DICOM SR refers to its images by the archive's own "
+            "UIDs, which would tell whose the pseudonyms are"
+        )
+    try:
+        from vfscreen.report.dicom_sr import Reports
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--dicom-sr needs the package {error.name}: pip install -c constraints.txt -e '.[dicom-sr]'"
+        ) from error
+    return Reports(models.provenance)
 
 
 def _check_has_no_names(out: Path, fresh: bool) -> None:

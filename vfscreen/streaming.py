@@ -30,14 +30,14 @@ from vfscreen.errors import (
 from vfscreen.localize import LocalizerInput, localize
 from vfscreen.provenance import usable_cpus
 from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReaderLimits, ReadStudy, Straighten
-from vfscreen.readers import read_study
+from vfscreen.readers import read_study, read_study_with_images
 from vfscreen.report.picture import draw_picture
 from vfscreen.report.scene import Scene
 from vfscreen.results import StudyRecord, is_flagged
 from vfscreen.screening import Measured, measure_studies
 from vfscreen.settings import Settings, Thumbnails
 from vfscreen.straighten import Straightened
-from vfscreen.study import StudyFiles, StudyHeader, StudyResult
+from vfscreen.study import SourceImages, StudyFiles, StudyHeader, StudyResult
 from vfscreen.threads import DeviceThread, Picture
 
 if TYPE_CHECKING:
@@ -62,14 +62,16 @@ class RunOptions:
     thumbnails: Thumbnails
     time_limit_s: float
     memory_mib: int  # of a reader
+    dicom_sr: bool = False
 
 
 @dataclass(frozen=True)
 class Screened:
-    """A finished study: its record and, where one is wanted, what draws its picture."""
+    """A finished study: its record and, where wanted, what draws its picture and what its DICOM SR names."""
 
     record: StudyRecord
     picture: Picture | None = None
+    images: SourceImages | None = None
 
 
 @dataclass
@@ -79,6 +81,7 @@ class _Passage:
     study: StudyFiles
     reader: Reader
     header: StudyHeader = field(default_factory=StudyHeader)
+    images: SourceImages | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def record(self, result: StudyResult | None = None, error: StudyError | None = None) -> StudyRecord:
@@ -108,14 +111,15 @@ class Screening:
         models: Models,
         settings: Settings,
         options: RunOptions,
-        read: ReadStudy = read_study,
+        read: ReadStudy | None = None,
         name: Callable[[StudyFiles], str] = lambda study: study.source,
     ) -> None:
-        """`read` is a function of a module, since it is handed to the readers by name.
+        """`read`, instead of that of `readers`, is a function of a module, since it is handed over by name.
 
         `name` is what a study is called in the log.
         """
-        self._models, self._settings, self._options, self._read = models, settings, options, read
+        self._models, self._settings, self._options = models, settings, options
+        self._read = read or (read_study_with_images if options.dicom_sr else read_study)
         self._name = name
         self._pending: deque[StudyFiles] = deque()
         self._passages: dict[str, _Passage] = {}
@@ -231,7 +235,7 @@ class Screening:
         stage = "read" if isinstance(command, Read) else "straighten"
         passage.seconds[stage] = reply.seconds
         if isinstance(reply.value, Prepared):
-            passage.header = reply.value.header
+            passage.header, passage.images = reply.value.header, reply.value.images
             content = reply.value.input
             self._inputs.append(_Waiting(passage, content, content.image.shape))
         elif isinstance(reply.value, Straightened):
@@ -267,7 +271,8 @@ class Screening:
             self._fail(item.passage, seen)
         else:
             result, picture = seen
-            self._finish(item.passage, Screened(item.passage.record(result=result), picture))
+            passage = item.passage
+            self._finish(passage, Screened(passage.record(result=result), picture, passage.images))
 
     # Finishing
 

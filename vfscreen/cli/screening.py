@@ -50,6 +50,14 @@ def run(
     thumbnails: Annotated[
         Thumbnails, typer.Option(help="Studies that get a picture.", rich_help_panel="Output")
     ] = Thumbnails.flagged,
+    dicom_sr: Annotated[
+        bool,
+        typer.Option(
+            "--dicom-sr",
+            help="A DICOM Structured Report of each measured DICOM study, in dicom_sr/; needs highdicom.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     threshold: Annotated[
         float,
         typer.Option(min=0, max=1, help="A study with a G at or below is flagged.", rich_help_panel="Method"),
@@ -101,6 +109,7 @@ def run(
                 pseudonyms=None if pseudonymise is None else Pseudonyms.from_file(pseudonymise),
                 retry_failed=retry_failed,
                 fresh=fresh,
+                dicom_sr=dicom_sr,
                 progress=on_progress,
             )
     except KeyboardInterrupt as interrupt:

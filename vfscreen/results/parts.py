@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from vfscreen.errors import FilesVanished, ReaderDied, ReaderTimeout, UnexpectedError
 from vfscreen.results.files import parquet_bytes, table_of, write_table
+from vfscreen.results.folder import DICOM_SR
 from vfscreen.results.rows import StudyRecord, study_row, vertebra_rows
 from vfscreen.results.schemas import STUDIES, VERTEBRAE, Row, StudyKey
 from vfscreen.whole_files import write_whole
@@ -40,11 +41,21 @@ RETRIED = {kind.code for kind in (FilesVanished, ReaderDied, ReaderTimeout, Unex
 
 
 def thumbnail_path(study_id: str) -> str:
-    """Path of a study's picture in the result folder: any text becomes one portable file name."""
+    """Path of a study's picture in the result folder."""
+    return f"thumbnails/{_file_name(study_id)}.png"
+
+
+def dicom_sr_path(study_id: str) -> str:
+    """Path of a study's DICOM Structured Report in the result folder."""
+    return f"{DICOM_SR}/{_file_name(study_id)}.dcm"
+
+
+def _file_name(study_id: str) -> str:
+    """Any text becomes one portable file name, without its suffix."""
     name = quote(study_id, safe=" ", errors="backslashreplace")
     if len(name) > 200:
         name = f"{name[:150]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return f"thumbnails/{name}.png"
+    return name
 
 
 class ResultWriter:
@@ -77,27 +88,36 @@ class ResultWriter:
         """What was finished before an exception is kept too."""
         self.close()
 
-    def add(self, record: StudyRecord, thumbnail_png: bytes | None = None) -> None:
-        """Take one finished study; its picture is written at once, before the row that names it."""
+    def add(
+        self, record: StudyRecord, thumbnail_png: bytes | None = None, dicom_sr: bytes | None = None
+    ) -> None:
+        """Take one finished study; picture and report are written at once, before the row."""
         thumbnail = thumbnail_path(record.study_id) if thumbnail_png is not None else None
         if thumbnail and thumbnail_png:
             write_whole(self._out / thumbnail, thumbnail_png)
         study, vertebrae = study_row(record, self._threshold, thumbnail), vertebra_rows(record)
         if not thumbnail:
-            self._remove_picture(record.study_id)
+            self._remove(thumbnail_path(record.study_id))
+        if dicom_sr:
+            (self._out / DICOM_SR).mkdir(exist_ok=True)
+            write_whole(self._out / dicom_sr_path(record.study_id), dicom_sr)
+        else:
+            self._remove(dicom_sr_path(record.study_id))
         self._studies.append(study)
         self._vertebrae.extend(vertebrae)
         self.flush_if_due()
 
     def withdraw(self, study_id: str, source: str) -> None:
         """Take back the row of a study that is in the archive no more; it can be added again."""
-        self._remove_picture(study_id)
+        self._remove(thumbnail_path(study_id))
+        self._remove(dicom_sr_path(study_id))
         known = {"study_id": study_id, "source": source, "status": WITHDRAWN, "quality": []}
         self._studies.append({**dict.fromkeys(STUDIES.names), **known})
         self.flush_if_due()
 
-    def _remove_picture(self, study_id: str) -> None:
-        (self._out / thumbnail_path(study_id)).unlink(missing_ok=True)
+    def _remove(self, path: str) -> None:
+        """What an earlier call wrote of a study that has another result now."""
+        (self._out / path).unlink(missing_ok=True)
 
     def flush_if_due(self) -> None:
         """Write a part if enough studies wait, or any has waited long enough."""
