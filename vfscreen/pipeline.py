@@ -156,7 +156,7 @@ def run(
                 for study in screened:
                     record = names.record(study.record)
                     report = reports.of(record, study.images) if reports else None
-                    writer.put(record, study.picture(settings, thumbnails), report)
+                    writer.put(record, study.picture, report)
                     busy.add(record.stage_seconds)
                     tally = _counted(tally, record, settings)
                     progress(tally)

@@ -31,12 +31,13 @@ from vfscreen.localize import LocalizerInput, localize
 from vfscreen.provenance import usable_cpus
 from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReaderLimits, ReadStudy, Straighten
 from vfscreen.readers import read_study, read_study_with_images
-from vfscreen.report.thumbnail import thumbnail
+from vfscreen.report.picture import draw_picture
+from vfscreen.report.scene import Scene
 from vfscreen.results import StudyRecord, is_flagged
 from vfscreen.screening import Measured, measure_studies
 from vfscreen.settings import Settings, Thumbnails
-from vfscreen.straighten import Sheet, Straightened
-from vfscreen.study import Detection, SourceImages, StudyFiles, StudyHeader, StudyResult
+from vfscreen.straighten import Straightened
+from vfscreen.study import SourceImages, StudyFiles, StudyHeader, StudyResult
 from vfscreen.threads import DeviceThread, Picture
 
 if TYPE_CHECKING:
@@ -66,22 +67,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Screened:
-    """A finished study: its record and, where it was measured, what its picture and its DICOM SR show."""
+    """A finished study: its record and, where wanted, what draws its picture and what its DICOM SR names."""
 
     record: StudyRecord
-    sheet: Sheet | None = None
-    detections: tuple[Detection, ...] = ()
+    picture: Picture | None = None
     images: SourceImages | None = None
-
-    def picture(self, settings: Settings, thumbnails: Thumbnails) -> Picture | None:
-        """What draws the study's picture, or None when none is wanted."""
-        result, sheet, threshold = self.record.result, self.sheet, settings.measure.threshold
-        if sheet is None or result is None or thumbnails == "none":
-            return None
-        if thumbnails == "flagged" and not is_flagged(result, threshold):
-            return None
-        found = (self.detections, result.vertebrae)
-        return partial(thumbnail, sheet.image, sheet.pixel_mm, *found, threshold, result.doubts)
 
 
 @dataclass
@@ -199,9 +189,24 @@ class Screening:
         inputs = [item.content for item in batch]
         return localize(inputs, self._models.localizer, self._settings.localize)
 
-    def _detect_and_measure(self, batch: Sequence[_Waiting[Straightened]]) -> Sequence[Measured]:
+    def _detect_and_measure(
+        self, batch: Sequence[_Waiting[Straightened]]
+    ) -> Sequence[tuple[StudyResult, Picture | None]]:
         studies = [(item.passage.header, item.content) for item in batch]
-        return measure_studies(studies, self._models, self._settings)
+        measured = measure_studies(studies, self._models, self._settings)
+        return [(each.result, self._picture(item, each)) for item, each in zip(batch, measured, strict=True)]
+
+    def _picture(self, item: _Waiting[Straightened], measured: Measured) -> Picture | None:
+        """What draws the picture, if one is wanted: of the CT it keeps the small images that it shows."""
+        threshold, wanted = self._settings.measure.threshold, self._options.thumbnails
+        if wanted == "none" or (wanted == "flagged" and not is_flagged(measured.result, threshold)):
+            return None
+        try:
+            scene = Scene.of(item.content, measured.result, measured.detections, threshold)
+        except Exception:  # no reason to lose what was measured
+            logger.exception("The picture of study %s cannot be sampled.", self._name(item.passage.study))
+            return None
+        return partial(draw_picture, scene)
 
     # Taking what is ready
 
@@ -259,13 +264,15 @@ class Screening:
         else:
             passage.reader.post(Straighten(passage.study, curve))
 
-    def _take_measured(self, item: _Waiting[Straightened], measured: Measured | StudyError) -> None:
-        if isinstance(measured, StudyError):
-            self._fail(item.passage, measured)
+    def _take_measured(
+        self, item: _Waiting[Straightened], seen: tuple[StudyResult, Picture | None] | StudyError
+    ) -> None:
+        if isinstance(seen, StudyError):
+            self._fail(item.passage, seen)
         else:
-            result, detections = measured
-            record = item.passage.record(result=result)
-            self._finish(item.passage, Screened(record, item.content.sheet, detections, item.passage.images))
+            result, picture = seen
+            passage = item.passage
+            self._finish(passage, Screened(passage.record(result=result), picture, passage.images))
 
     # Finishing
 

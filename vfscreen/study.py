@@ -91,6 +91,15 @@ class Detection:
     score: float
 
 
+@dataclass(frozen=True)
+class Removed:
+    """A detection that is not counted, and why; `unconfirmed` when the second look did not see it."""
+
+    detection: Detection
+    reason: str
+    unconfirmed: bool = False
+
+
 def cranial_first(detections: Sequence[Detection]) -> list[Detection]:
     """Detections by the mean of their keypoints along the curve: the order of every list of them."""
     return sorted(detections, key=along_mm)

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from vfscreen import __version__
-from vfscreen.cli import adjudication, evaluation, info, screening, training
+from vfscreen.cli import adjudication, evaluation, info, screening, show, training
 from vfscreen.errors import VfscreenError
 
 HELP = """Vertebral fractures in lung-screening CT: from an archive to tables, overnight.
@@ -42,6 +42,7 @@ app = typer.Typer(
 )
 app.command("check")(screening.check)  # in the order of the work
 app.command("run")(screening.run)
+app.command("show")(show.show)
 app.command("adjudicate")(adjudication.adjudicate)
 app.command("evaluate")(evaluation.evaluate)
 app.command("summarize")(evaluation.summarize)

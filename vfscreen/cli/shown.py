@@ -1,4 +1,4 @@
-"""What `run` and `check` print when they are done."""
+"""What `run`, `check` and `show` print when they are done."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from vfscreen.pipeline import RunSummary
+    from vfscreen.study import StudyResult
 
 
 LISTED_STUDIES = 20
@@ -69,6 +70,34 @@ def _next(summary: RunSummary) -> str:
 
 def _counted(studies: int) -> str:
     return f"{studies} {'study' if studies == 1 else 'studies'}"
+
+
+def print_vertebrae(console: Console, result: StudyResult) -> None:
+    """The vertebrae of one study with heights in mm, G and its interval, and what is doubtful."""
+    from vfscreen.measure import ratio_interval
+
+    names = ("", "a", "m", "p", "G", "90 %", "grade", "shape", "doubts")
+    table = Table(*(Column(name, no_wrap=True) for name in names), box=SIMPLE, pad_edge=False)
+    for number, vertebra in enumerate(result.vertebrae, start=1):
+        sd = vertebra.genant_ratio_sd
+        ends = () if sd is None else ratio_interval(vertebra.genant_ratio, sd)
+        table.add_row(
+            str(number),
+            *(f"{mm:.1f}" for mm in vertebra.heights_mm),
+            f"{vertebra.genant_ratio:.3f}",
+            " to ".join(f"{end:.2f}" for end in ends),
+            vertebra.grade,
+            vertebra.shape,
+            ", ".join(vertebra.doubts),
+        )
+    if result.vertebrae:
+        console.print(table)
+        console.print("a, m, p: anterior, middle, posterior height, mm", highlight=False)
+    lines = [
+        f"status {result.status}",
+        *(f"{doubt.name}: {doubt.reason}" for doubt in result.doubts),
+    ]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _outcome_table(rows: list[dict[str, Any]]) -> Table:
