@@ -15,7 +15,7 @@ from vfscreen.settings import MeasureSettings, RefineSettings, Settings
 
 def show(
     study: Annotated[
-        Path, typer.Argument(metavar="STUDY", help="Folder of one DICOM series, or NIfTI file.", exists=True)
+        Path, typer.Argument(metavar="STUDY", help="Folder of one DICOM series, or NIfTI file.")
     ],
     out: Annotated[
         Path | None,
