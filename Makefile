@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 BENCH ?= /tmp/vfscreen-bench
 
-.PHONY: test slow lint types docs bench sample pictures ci
+.PHONY: test slow lint types docs site bench sample pictures ci
 
 test:  ## the test suite
 	$(PYTHON) -m pytest
@@ -21,6 +21,10 @@ docs:  ## pages that are made from the code
 	$(PYTHON) -m typer vfscreen.cli utils docs --name vfscreen --output docs/cli.md
 	$(PYTHON) -c "from vfscreen.pages import data_dictionary as d; print(d(), end='')" > docs/data-dictionary.md
 	$(PYTHON) -c "from vfscreen.pages import errors_page as e; print(e(), end='')" > docs/errors.md
+	$(PYTHON) -c "from vfscreen.redcap import data_dictionary as d; print(d(), end='')" > docs/redcap.csv
+
+site:  ## the pages of docs/ as a site in site/
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
 bench:  ## accuracy, seconds, memory; an hour
 	$(PYTHON) benchmarks/held_out.py --out held_out
@@ -31,8 +35,9 @@ bench:  ## accuracy, seconds, memory; an hour
 sample:  ## sample_data/ anew
 	$(dir $(PYTHON))vfscreen simulate --sample --out sample_data
 
-pictures:  ## those of docs; BESIDE=FOLDER outside the repository shows real CT beside them
+pictures:  ## those of docs, with screenshots of a small run; BESIDE=FOLDER outside the repository shows real CT beside them
 	$(PYTHON) docs/example_picture.py
+	$(PYTHON) docs/screenshots.py
 	$(PYTHON) docs/simulation_pictures.py $(if $(BESIDE),--beside-real $(BESIDE))
 
 ci:  ## from a clean clone

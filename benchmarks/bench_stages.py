@@ -23,7 +23,8 @@ from vfscreen.curve import SpineCurve
 from vfscreen.detect import detect
 from vfscreen.localize import localize, localizer_input
 from vfscreen.networks.weights import Models
-from vfscreen.report.thumbnail import thumbnail
+from vfscreen.report.picture import draw_picture
+from vfscreen.report.scene import Scene
 from vfscreen.screening import finish
 from vfscreen.settings import Settings
 from vfscreen.straighten import straightened
@@ -75,10 +76,9 @@ def one_pass(study: Path, models: Models, watch: Stopwatch) -> None:
     with watch.stage("detect"):
         detections = detect([along.sheet], models.detector, settings.detect)[0]
     with watch.stage("look again and measure"):
-        result, kept = finish(StudyHeader(), along, detections, models, settings)
+        measured = finish(StudyHeader(), along, detections, models, settings)
     with watch.stage("picture"):
-        sheet = along.sheet
-        thumbnail(sheet.image, sheet.pixel_mm, kept, result.vertebrae, settings.measure.threshold)
+        draw_picture(Scene.of(along, measured.result, measured.detections, settings.measure.threshold))
 
 
 def _show(console: Console, watch: Stopwatch, title: str) -> None:

@@ -48,7 +48,7 @@ def main(
 
 def speed(work: Path, quick: bool) -> Iterator[Command]:
     """Ours beside floor and loop, then the peer on the same studies, then what it depends on."""
-    copies, threads = ("8" if quick else "24"), str(provenance.usable_cpus())
+    copies, threads = ("12" if quick else "24"), str(provenance.usable_cpus())
     yield "floor", ["floor.py", "--work", str(work), "--copies", copies]
     for study, stored in product(STUDIES, STORED):
         options = ["--threads", threads, "--repeats", "1"]

@@ -161,7 +161,7 @@ def score(scan: Scan, models: Models) -> list[Row]:
     rows: list[Row] = []
     for method, method_settings in METHODS.items():
         start = time.perf_counter()
-        result, _ = measure_studies([(header, along)], models, method_settings)[0]
+        result = measure_studies([(header, along)], models, method_settings)[0].result
         seconds = before + time.perf_counter() - start
         rows += [{**row, "seconds": seconds} for row in compare(scan, method, result)]
     return rows

@@ -24,6 +24,7 @@ import held_out
 import numpy as np
 import pandas as pd
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -35,6 +36,9 @@ from vfscreen.settings import DetectSettings, RefineSettings, Settings
 from vfscreen.simulation.cohort import PROTOCOLS, scan_patient
 from vfscreen.study import HEIGHTS, StudyResult
 from vfscreen.training.calibration import models_of_process
+from vfscreen.volume import Volume, VolumeGeometry
+
+Integers = NDArray[np.int32]
 
 PROTOCOL_NAMES = ("1 mm, standard", "3 mm, standard")
 SHIPPED = Settings()
@@ -51,30 +55,57 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings, and the multiple to which the localizer's input is padded."""
+    """Settings, the multiple to which the localizer's input is padded, halvings of the pixels in-plane."""
 
     settings: Settings = SHIPPED
     padding: int = localize.PADDING
+    halvings: int = 0
+
+
+DETECTOR_LOOKS = ((0, 0), (5, 3), (10, 7), (15, 12))
+REFINER_LOOKS_MM = ((0.15, 0.15, 0), (-0.45, 0.45, 1), (0.45, -0.45, -1))
 
 
 def _looks(detector: int, second: int) -> Settings:
     """The first looks of the detector, and the last ones of the refiner, which lie round the middle."""
-    detect = DetectSettings(looks=DetectSettings.looks[:detector])
-    looks_mm = RefineSettings.looks_mm[-second:] if second > 1 else ((0.0, 0.0, 0.0),)
-    return replace(SHIPPED, detect=detect, refine=RefineSettings(looks_mm=looks_mm))
+    looks_mm = REFINER_LOOKS_MM[-second:] if second > 1 else ((0.0, 0.0, 0.0),)
+    refine = RefineSettings(looks_mm=looks_mm)
+    return replace(SHIPPED, detect=DetectSettings(looks=DETECTOR_LOOKS[:detector]), refine=refine)
 
 
 VARIANTS = {
     "shipped": Variant(),
-    "refiner looks 2 of 3 times": Variant(_looks(4, 2)),
-    "refiner looks once": Variant(_looks(4, 1)),
-    "detector looks 2 of 4 times": Variant(_looks(2, 3)),
-    "detector looks once": Variant(_looks(1, 3)),
-    "padding to 8 voxels": Variant(padding=8),
-    "detector 2, refiner 2, padding 8": Variant(_looks(2, 2), padding=8),
-    "detector 1, refiner 1, padding 8": Variant(_looks(1, 1), padding=8),
+    "detector looks 4 times, refiner 3": Variant(_looks(4, 3)),
+    "the same, padding to 16 voxels": Variant(_looks(4, 3), padding=16),
+    "refiner looks 3 times": Variant(_looks(2, 3)),
+    "refiner looks once": Variant(_looks(2, 1)),
+    "detector looks 4 times": Variant(_looks(4, 2)),
+    "detector looks once": Variant(_looks(1, 2)),
+    "padding to 16 voxels": Variant(padding=16),
+    "both look once": Variant(_looks(1, 1)),
+    "JPEG 2000 at half resolution": Variant(halvings=1),
+    "JPEG 2000 at a quarter": Variant(halvings=2),
     "no refiner": Variant(replace(SHIPPED, refine=RefineSettings(enabled=False))),
 }
+
+
+def halved(volume: Volume) -> Volume:
+    """The pixels in-plane as a decoder of JPEG 2000 gives them when it leaves out the finest level."""
+    hu, affine = volume.hu.astype(np.int32), volume.geometry.affine.copy()
+    for axis in (1, 2):
+        hu = np.swapaxes(_low_pass(np.swapaxes(hu, axis, 2)), axis, 2)
+        affine[:3, axis] *= 2  # the first pixel stays where it is
+    return Volume(hu.astype(np.int16), VolumeGeometry(hu.shape, affine))
+
+
+def _low_pass(hu: Integers) -> Integers:
+    """Every other value along the last axis by the reversible 5/3 wavelet (ISO/IEC 15444-1, annex F)."""
+    even, odd = hu[..., ::2], hu[..., 1::2]
+    following = np.concatenate([even[..., 1:], even[..., -1:]], -1)[..., : odd.shape[-1]]
+    detail = odd - (even[..., : odd.shape[-1]] + following) // 2
+    padded = np.concatenate([detail[..., :1], detail, detail[..., -1:]], -1)
+    n = even.shape[-1]
+    return even + (padded[..., :n] + padded[..., 1 : n + 1] + 2) // 4
 
 
 def main(
@@ -82,23 +113,25 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the cohort; not one that training used.")] = 2020,
     weights: Annotated[Path | None, typer.Option(help="Instead of the shipped ones.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    variants: Annotated[list[str] | None, typer.Option(help="Beside the shipped one; all.")] = None,
     out: Annotated[Path, typer.Option(help="Figures, as JSON.")] = Path("settings_curve.json"),
 ) -> None:
+    names = ["shipped", *(variants or list(VARIANTS)[1:])]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        found = pool.map(partial(score_patient, weights, seed), range(patients))
+        found = pool.map(partial(score_patient, weights, seed, names), range(patients))
         rows = [row for scores in track(found, "screening", patients) for row in scores]
     table = pd.DataFrame(rows)
     figures = [
         _row(table[table.protocol == protocol], protocol, variant)
         for protocol in PROTOCOL_NAMES
-        for variant in VARIANTS
+        for variant in names
     ]
     about = {"patients": patients, "seed": seed, "machine": provenance.machine()}
     out.write_text(json.dumps({**about, "figures": figures}, indent=1) + "\n")
     _show(Console(width=180), figures)
 
 
-def score_patient(weights: Path | None, seed: int, index: int) -> list[dict[str, Any]]:
+def score_patient(weights: Path | None, seed: int, names: list[str], index: int) -> list[dict[str, Any]]:
     """Every whole vertebra of a patient's scans, and every false one, by each variant."""
     models = models_of_process(weights)
     cobb = held_out.PATIENT_COBB_DEG[index % len(held_out.PATIENT_COBB_DEG)]
@@ -106,12 +139,15 @@ def score_patient(weights: Path | None, seed: int, index: int) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     for protocol, study in zip(PROTOCOL_NAMES, scans, strict=True):
         scan = held_out.Scan(study, {"patient": index, "scan": f"{index} {protocol}", "protocol": protocol})
-        for name, variant in VARIANTS.items():
+        for name, variant in ((name, VARIANTS[name]) for name in names):
             localize.PADDING = variant.padding
+            volume = study.volume
+            for _ in range(variant.halvings):
+                volume = halved(volume)
             start = time.process_time()
             result: StudyResult | None = None
             with suppress(StudyError):
-                result = screen(study.volume, models, variant.settings)
+                result = screen(volume, models, variant.settings)
             cpu_s = time.process_time() - start
             rows += [{**row, "cpu_s": cpu_s} for row in held_out.compare(scan, name, result)]
     return rows

@@ -1,4 +1,4 @@
-"""Remakes docs/pictures/example.png, the picture at the head of the README: the flagged of sample_data/."""
+"""Remakes pictures/example.png, at the head of the README, and pictures/stages.png: one of sample_data/."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -6,25 +6,24 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 import vfscreen
+from vfscreen.report.stages import draw_stages
+from vfscreen.settings import Settings
+from vfscreen.stages import stages
 
-HERE = Path(__file__).parent
-STUDIES = ("moderate_wedge", "severe_biconcave")
+PICTURES = Path(__file__).parent / "pictures"
+STUDY = Path(__file__).parent.parent / "sample_data" / "severe_biconcave"
 
 
 def main() -> None:
-    """Screen the samples and put the two pictures side by side."""
+    """Screen the sample as a run does, and stage by stage."""
     with TemporaryDirectory() as out:
-        vfscreen.run(HERE.parent / "sample_data", out, workers=1)
-        paths = sorted((Path(out) / "thumbnails").glob("*.png"))
-        if len(paths) != len(STUDIES):
-            raise SystemExit(f"{len(paths)} studies were flagged and not {len(STUDIES)}: {STUDIES}")
-        pictures = [Image.open(path).convert("RGB") for path in paths]
-    beside = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)))
-    x = 0
-    for picture in pictures:
-        beside.paste(picture, (x, 0))
-        x += picture.width
-    beside.quantize(256).save(HERE / "pictures" / "example.png", optimize=True)
+        vfscreen.run(STUDY, out, workers=1)
+        (path,) = (Path(out) / "thumbnails").glob("*.png")
+        Image.open(path).save(PICTURES / "example.png", optimize=True)
+    draw_stages(stages(STUDY, vfscreen.load_models(), Settings()), Settings(), PICTURES / "stages.png")
+    Image.open(PICTURES / "stages.png").convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
+        PICTURES / "stages.png", optimize=True
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vfscreen.networks import anchors
 from vfscreen.readers import read_study
-from vfscreen.settings import ReadSettings, RefineSettings
+from vfscreen.settings import ReadSettings, RefineSettings, StraightenSettings
 from vfscreen.study import StudyFiles, StudyImage
 from vfscreen.volume import Floats
 
@@ -69,9 +69,10 @@ def vertebra_every_30_mm(sheets: NDArray[np.float32]) -> tuple[Floats, Floats]:
     offsets = np.zeros((n, 16, 6, 2, h, w))
     box = [(-0.5, -0.5), (0.5, -0.5), (-0.5, 0.0), (0.5, 0.0), (-0.5, 0.5), (0.5, 0.5)]
     offsets[:, 5] = np.reshape(box, (1, 6, 2, 1, 1))
+    middle = int(StraightenSettings.width_mm / StraightenSettings.pixel_mm) // 2  # of the sheet itself
     for row in range(15, rows - 15, 30):
-        brightness = sheets[:, row, columns // 2]
-        i, j = row // anchors.STRIDE, w // 2
+        brightness = sheets[:, row, middle]
+        i, j = row // anchors.STRIDE, middle // anchors.STRIDE
         logits[:, 5, i, j] = np.where(brightness > 1, 5.0, -9.0)
         offsets[:, 5, 2, 0, i, j] += 0.1 * brightness
     return logits, offsets.reshape(n, 16, 12, h, w)

@@ -6,12 +6,13 @@ import datetime
 
 import numpy as np
 import openpyxl
+from made_scenes import scene
 
 from vfscreen.measure import grade
-from vfscreen.report.thumbnail import thumbnail
+from vfscreen.report.picture import draw_picture
 from vfscreen.results import STUDIES, VERTEBRAE, thumbnail_path, write_parquet
 
-WHITE = thumbnail(np.full((300, 80), 600, np.float32), 1.0, [], [], 0.74)  # a sheet of bone
+WHITE = draw_picture(scene(sheet_hu=np.full((300, 80), 1000, np.float32)))  # a sheet of bone
 
 
 def study(study_id, *ratios, picture=True, status="ok", **columns):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,31 @@ def test_each_command_and_option_has_help(name: str) -> None:
     command = COMMANDS[name]
     assert command.help
     assert [p.name for p in command.params if not getattr(p, "help", None)] == []
+
+
+def examples(name: str) -> list[str]:
+    return re.findall(r"^    (vfscreen .*)$", COMMANDS[name].help, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_help_has_examples_that_parse_and_fit_a_terminal(name: str) -> None:
+    assert examples(name)
+    for example in examples(name):
+        assert len(example) <= 78
+        _, command, *arguments = shlex.split(example, comments=True)
+        COMMANDS[f"vfscreen {command}"].make_context(command, arguments)
+        assert name in ("vfscreen", f"vfscreen {command}")
+
+
+@pytest.mark.parametrize("name", ["vfscreen check", "vfscreen info"])
+def test_the_first_example_runs_where_the_repository_lies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    COMMANDS["vfscreen"].main(shlex.split(examples(name)[0])[1:], standalone_mode=False)
+
+
+def test_the_help_lists_the_commands_in_the_order_of_the_work() -> None:
+    order = ("check", "run", "adjudicate", "evaluate", "summarize", "simulate", "train", "info")
+    assert [name for name in COMMANDS["vfscreen"].commands if name in order] == list(order)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -179,10 +179,23 @@ def test_pictures_that_are_not_drawn_any_more_are_told(
 def test_a_picture_is_given_the_doubts_of_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, given = fakes.write_study(tmp_path / "study.nii.gz"), []
     models = fakes.fake_models(detector=fakes.no_vertebra)
-    monkeypatch.setattr(streaming, "thumbnail", lambda *args: given.extend(args[-1]) or b"png")
+    monkeypatch.setattr(streaming, "draw_picture", lambda scene: given.extend(scene.result.doubts) or b"png")
     run(study, tmp_path / "out", models=models, workers=1, thumbnails="all")
     assert [doubt.name for doubt in given] == list(studies(tmp_path / "out")["quality"].iloc[0])
     assert given
+
+
+@pytest.mark.parametrize("what", ["Scene", "draw_picture"])
+def test_a_picture_that_cannot_be_made_costs_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    study = fakes.write_study(tmp_path / "study.nii.gz")
+    broken = {"Scene": None, "draw_picture": lambda scene: 1 / 0}
+    monkeypatch.setattr(streaming, what, broken[what])
+    summary = run(study, tmp_path / "out", models=fakes.fake_models(), workers=1, thumbnails="all")
+    assert summary.measured == 1
+    assert studies(tmp_path / "out")["thumbnail"].isna().all()
+    assert "The picture of study" in caplog.text
 
 
 def test_a_study_without_a_vertebra_is_not_counted_as_measured(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -213,6 +214,11 @@ def texts_of(path: Path) -> Iterator[str]:
         with Image.open(path) as picture:
             picture.load()
             yield f"{picture.info} {dict(picture.getexif())}"
+    elif path.suffix == ".dcm":
+        yield str(pydicom.dcmread(path))
+    elif path.suffix == ".xlsx":
+        with zipfile.ZipFile(path) as book:
+            yield from (unpacked(book.read(name)) for name in book.namelist() if not name.endswith(".png"))
     elif start.startswith(b"SQLite format 3"):
         with closing(sqlite3.connect(path)) as database:
             yield "\n".join(database.iterdump())
@@ -254,7 +260,7 @@ def around(hit: re.Match[str]) -> str:
 @pytest.fixture(scope="module")
 def run(archive: Path, tmp_path_factory: pytest.TempPathFactory, shipped_models: Any) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("out") / "results"
-    return out, vfscreen("run", archive, out, "--workers", "1", "--thumbnails", "all")
+    return out, vfscreen("run", archive, out, "--workers", "1", "--thumbnails", "all", "--dicom-sr")
 
 
 def test_what_is_planted_is_in_the_archive_and_does_not_keep_it_from_being_read(archive, run):
@@ -263,6 +269,7 @@ def test_what_is_planted_is_in_the_archive_and_does_not_keep_it_from_being_read(
     studies = pd.read_parquet(run[0] / "studies.parquet").set_index("source")
     assert list(studies.status[["in_form", "plain_text", "nifti/whole.nii.gz"]]) == ["ok"] * 3
     assert len(list((run[0] / "thumbnails").iterdir())) >= 3
+    assert len(list((run[0] / "dicom_sr").iterdir())) >= 2
     assert {"unreadable_file", "inconsistent_geometry", "missing_geometry", "no_suitable_series"} <= set(
         studies.error.dropna()
     )
@@ -270,6 +277,21 @@ def test_what_is_planted_is_in_the_archive_and_does_not_keep_it_from_being_read(
 
 def test_no_file_of_the_results_says_a_name_or_a_birth_date(run):
     assert files_that_say(run[0], SAID, HELD) == []
+
+
+def test_a_dicom_sr_has_no_more_of_the_person_than_the_tables(run):
+    empty = (
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "StudyID",
+    )
+    for path in (run[0] / "dicom_sr").iterdir():
+        report = pydicom.dcmread(path)
+        assert [keyword for keyword in empty if report[keyword].value] == []
+        assert "InstitutionName" not in report
 
 
 def test_the_terminal_says_no_name_and_no_birth_date(run):

@@ -108,7 +108,10 @@ class SpineCurve:
         for _ in range(40):
             rest = self._height(points, s)
             slope = np.where(np.abs(height - rest) > 1e-12, (s - before) / (height - rest + 1e-300), 0.0)
-            before, height, s = s, rest, s + np.clip(rest * slope, -5.0, 5.0)
+            step = np.clip(rest * slope, -5.0, 5.0)
+            if not step.any():
+                break
+            before, height, s = s, rest, s + step
         beyond = (s < 0) | (s > self.length_mm)
         missed = np.abs(self._height(points, s)) > 1e-6
         if (missed | (~beyond & (np.abs(s - nearest) > 40.0))).any():

@@ -113,6 +113,7 @@ class Journal:
         }
         journal = cls(out, method, earlier, call)
         journal._warn_of_pictures_not_drawn()
+        journal._warn_of_reports_not_made()
         journal._write(call)
         return journal
 
@@ -163,6 +164,11 @@ class Journal:
                 wanted,
                 before,
             )
+
+    def _warn_of_reports_not_made(self) -> None:
+        before = self.earlier[-1]["options"].get("dicom_sr") if self.earlier else True
+        if self.call["options"]["dicom_sr"] and not before:
+            logger.warning("Only new studies get a DICOM SR; with --fresh those that are finished do too.")
 
 
 def _now() -> datetime:

@@ -16,7 +16,7 @@ from vfscreen.errors import SpineNotFound
 from vfscreen.settings import LocalizeSettings
 from vfscreen.volume import AIR_HU, Floats, Volume, VolumeGeometry, sample_lattice
 
-PADDING = 16  # grids are padded to multiples of it, so that studies of like size share a batch
+PADDING = 8  # grids are padded to multiples of it, so that studies of like size share a batch
 
 
 class LocalizerNetwork(Protocol):
@@ -69,6 +69,14 @@ def _patient_grid(geometry: VolumeGeometry, voxel_mm: float) -> VolumeGeometry:
     return VolumeGeometry((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
+@dataclass(frozen=True)
+class Track:
+    """What the localizer says of each plane: `centers_mm` (depth, 3) LPS and `presence` (depth,), 0 to 1."""
+
+    centers_mm: Floats
+    presence: Floats
+
+
 def localize(
     inputs: Sequence[LocalizerInput], network: LocalizerNetwork, settings: LocalizeSettings
 ) -> list[SpineCurve | SpineNotFound]:
@@ -77,10 +85,22 @@ def localize(
     return [_curve(*each, settings) for each in zip(inputs, centers, presence, strict=True)]
 
 
+def track(study: LocalizerInput, network: LocalizerNetwork) -> Track:
+    """The centres that the curve of one study is drawn through, those of planes without spine too."""
+    (centers,), (presence,) = network(study.image[None])
+    planes = np.arange(study.depth)
+    points = study.geometry.to_patient(np.column_stack([planes, centers[: study.depth]]))
+    return Track(points, _share(presence[: study.depth]))
+
+
+def _share(logits: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.asarray(logits, float))))
+
+
 def _curve(
     study: LocalizerInput, centers: Floats, presence: Floats, settings: LocalizeSettings
 ) -> SpineCurve | SpineNotFound:
-    share = 1 / (1 + np.exp(-np.asarray(presence[: study.depth], float)))
+    share = _share(presence[: study.depth])
     track = median_filter(centers[: study.depth], (5, 1), mode="nearest")
     astray = np.linalg.norm(centers[: study.depth] - track, axis=1) * settings.voxel_mm > settings.max_leap_mm
     leaps = np.linalg.norm(np.diff(track, axis=0), axis=1) * settings.voxel_mm > settings.max_leap_mm

@@ -50,6 +50,7 @@ from vfscreen.usage import BusySeconds, Usage, mean
 
 if TYPE_CHECKING:
     from vfscreen.networks.weights import Models
+    from vfscreen.report.dicom_sr import Reports
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Work:
         written or the device fails.
         """
         writer, busy, started = WriterThread(results), BusySeconds(), time.monotonic()
+        reports = _dicom_reports()(models.provenance) if self.options.dicom_sr else None
         screening = Screening(
             models,
             self.settings,
@@ -111,12 +113,15 @@ class Work:
             with closing(screening.screen(studies)) as screened:
                 for study in screened:
                     record = self.names.record(study.record)
-                    writer.put(record, study.picture(self.settings, self.options.thumbnails))
+                    report = reports.of(record, study.images) if reports else None
+                    writer.put(record, study.picture, report)
                     busy.add(record.stage_seconds)
                     yield _outcome(study.record, self.settings)
         finally:
             writer.close()
             busy.writer = writer.busy_s
+            if reports:
+                reports.tell()
             n_devices = n_device_threads(models.device)
             usages.append(busy.of(time.monotonic() - started, self.options.workers, n_devices))
 
@@ -149,6 +154,7 @@ def run(
     fresh: bool = False,
     shard: Shard | None = None,
     cluster: Cluster | None = None,
+    dicom_sr: bool = False,
     progress: OnProgress = silent,
 ) -> RunSummary:
     """Screen every study of a folder, file or manifest, and write the tables into `out`.
@@ -160,8 +166,9 @@ def run(
 
     `limit` takes the first so many studies of the input, `shard` those of them that are its own; folders
     of all shards are put together by `merge`. `time_limit_s` and `memory_mib` are what one study may cost
-    a reader. `series` names UIDs that are screened instead of those of the rule. With a `cluster` its
-    workers screen, `workers` and `memory_mib` are those of each; input and `out` have one path everywhere.
+    a reader. `series` names UIDs that are screened instead of those of the rule. `dicom_sr` writes a DICOM
+    Structured Report of each measured DICOM study; it needs highdicom. With a `cluster` its workers
+    screen, `workers` and `memory_mib` are those of each; input and `out` have one path everywhere.
     From a script, call it under `if __name__ == "__main__":`, since the readers are spawned processes.
 
     Raises InputError for a wrong input, and for an `out` that is unwritable, in use by another run,
@@ -169,11 +176,17 @@ def run(
     VfscreenError when results cannot be written or the device fails; never for a single study.
     """
     source, out, settings = Path(source), Path(out), settings or Settings()
-    options = RunOptions(workers or 0, batch_size, limit, thumbnails, time_limit_s, memory_mib or 0)
+    if out.resolve() == source.resolve():
+        raise InputError(
+            f"{out} is the archive itself; give another folder for the results, such as {out}_results"
+        )
+    options = RunOptions(workers or 0, batch_size, limit, thumbnails, time_limit_s, memory_mib or 0, dicom_sr)
     if cluster is None:
         options = for_this_machine(options)
     else:
         source, out = source.absolute(), out.absolute()
+    if dicom_sr:
+        _check_dicom_sr(pseudonyms)
     models = models or _load_models(device)
     names = pseudonyms or Plain()
     named = [names.series(uid) for uid in series]
@@ -254,6 +267,27 @@ def _load_models(device: str) -> Models:
     return load_models(device=device)
 
 
+def _dicom_reports() -> type[Reports]:
+    """Raises InputError without highdicom, which only `--dicom-sr` needs."""
+    try:
+        from vfscreen.report.dicom_sr import Reports
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--dicom-sr needs the package {error.name}: pip install -c constraints.txt -e '.[dicom-sr]'"
+        ) from error
+    return Reports
+
+
+def _check_dicom_sr(pseudonyms: Pseudonyms | None) -> None:
+    """Raise InputError with pseudonyms, or without highdicom: now, not when the first study is done."""
+    if pseudonyms:
+        raise InputError(
+            "--dicom-sr goes without --pseudonymise: a DICOM SR refers to its images by the archive's own "
+            "UIDs, which would tell whose the pseudonyms are"
+        )
+    _dicom_reports()
+
+
 def _check_has_no_names(out: Path, fresh: bool) -> None:
     """Raise InputError where pseudonyms would stand beside what they replace."""
     named = [
@@ -271,7 +305,9 @@ def put_aside(out: Path) -> None:
     try:
         aside = set_aside(out)
     except OSError as error:
-        raise InputError(f"Results in {out} cannot be set aside: {error}") from error
+        raise InputError(
+            f"Results in {out} cannot be set aside: {error}; move the folder yourself, or choose another"
+        ) from error
     if aside:
         logger.info("Earlier results are in %s.", aside)
 
@@ -344,7 +380,9 @@ def _open_results(
         results = ResultWriter(out, settings.measure.threshold)
         return results, Journal.begin(out, method, device, asdict(options), earlier_calls(out, method))
     except OSError as error:
-        raise InputError(f"Results cannot be written to {out}: {error}") from error
+        raise InputError(
+            f"Results cannot be written to {out}: {error}; make room, or choose another folder"
+        ) from error
 
 
 def _close(results: ResultWriter) -> None:

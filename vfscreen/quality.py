@@ -10,7 +10,7 @@ import numpy as np
 from vfscreen.refine import on_sheet
 from vfscreen.settings import QualitySettings
 from vfscreen.straighten import Sheet
-from vfscreen.study import Detection, Doubt, Refined, StudyHeader, Vertebra, along_mm
+from vfscreen.study import Detection, Doubt, Refined, Removed, StudyHeader, Vertebra, along_mm
 from vfscreen.volume import Floats
 
 BAND_MM = 12.0  # half width of the vertebral bodies' column on the sheet
@@ -31,13 +31,20 @@ def trusted(
     `edge_mm` is used instead of that of the settings where a second look will judge again.
     """
     edge = settings.edge_mm if edge_mm is None else edge_mm
-    return tuple(
-        d
-        for d in detections
-        if is_plausible(d.keypoints)
-        and is_on_curve(d.keypoints, settings.off_curve_mm)
-        and is_whole(sheet, d.keypoints, edge)
-    )
+    return tuple(d for d in detections if why_not_trusted(sheet, d, settings, edge) is None)
+
+
+def why_not_trusted(
+    sheet: Sheet, detection: Detection, settings: QualitySettings, edge_mm: float
+) -> str | None:
+    """What is wrong with a detection that cannot be trusted."""
+    if not is_plausible(detection.keypoints):
+        return "no vertebra by order and distances of its keypoints"
+    if not is_on_curve(detection.keypoints, settings.off_curve_mm):
+        return "beside the curve of the spine"
+    if not is_whole(sheet, detection.keypoints, edge_mm):
+        return "not wholly in the image"
+    return None
 
 
 def is_on_curve(keypoints: Floats, margin_mm: float) -> bool:
@@ -73,24 +80,29 @@ Confirmed = tuple[Detection, Refined]
 
 def agreeing(
     sheet: Sheet, detections: Sequence[Detection], refined: Sequence[Refined], settings: QualitySettings
-) -> tuple[list[Confirmed], int]:
-    """Detections that the second look confirms, with its keypoints on the sheet, and how many it does not.
+) -> tuple[list[Confirmed], list[Removed]]:
+    """Detections that the second look confirms, with its keypoints on the sheet, and those that it does not.
 
     Not confirmed is what moved far or is no vertebra any more. Left out without a doubt is what turns
     out to be cut by the image, or came to a vertebra that a detection of higher score has taken.
     """
     pairs: list[Confirmed] = []
-    unconfirmed = 0
+    removed: list[Removed] = []
     for detection, look in sorted(zip(detections, refined, strict=True), key=lambda p: -p[0].score):
         moved = _as_seen(sheet, detection, look, settings)
         if moved is None:
-            unconfirmed += 1
+            removed.append(Removed(detection, "not confirmed by the second look", unconfirmed=True))
             continue
         middle = moved.keypoints.mean(0)
         apart = [np.linalg.norm(middle - other.keypoints.mean(0)) for other, _ in pairs]
-        if min(apart, default=np.inf) >= settings.min_apart_mm and trusted(sheet, [moved], settings):
+        reason = why_not_trusted(sheet, moved, settings, settings.edge_mm)
+        if min(apart, default=np.inf) < settings.min_apart_mm:
+            reason = "the vertebra of a detection with a higher score"
+        if reason is None:
             pairs.append((moved, look))
-    return sorted(pairs, key=lambda pair: along_mm(pair[0])), unconfirmed
+        else:
+            removed.append(Removed(detection, reason))
+    return sorted(pairs, key=lambda pair: along_mm(pair[0])), removed
 
 
 def _as_seen(

@@ -27,7 +27,7 @@ from vfscreen.errors import FilesVanished, OutOfMemory, StudyError, UnexpectedEr
 from vfscreen.localize import LocalizerInput, localizer_input
 from vfscreen.settings import ReadSettings, Settings
 from vfscreen.straighten import Straightened, straightened
-from vfscreen.study import StudyFiles, StudyHeader, StudyImage
+from vfscreen.study import SourceImages, StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Volume
 from vfscreen.whole_files import PASSING
 
@@ -69,10 +69,11 @@ Command = Read | Straighten | Forget
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study that was read: what the localizer looks at, and the linking keys of the headers."""
+    """A study that was read: what the localizer looks at, linking keys and, where asked for, instances."""
 
     input: LocalizerInput
     header: StudyHeader
+    images: SourceImages | None = None
 
 
 @dataclass(frozen=True)
@@ -227,9 +228,9 @@ class _Work:
         study_id = command.study.study_id
         if isinstance(command, Read):
             image = self._read_study(command.study, self._settings.read)
-            prepared = Prepared(localizer_input(image.volume, self._settings.localize), image.header)
+            seen = localizer_input(image.volume, self._settings.localize)
             self._volumes[study_id] = image.volume
-            return prepared
+            return Prepared(seen, image.header, image.images)
         volume = self._volumes.pop(study_id)
         if isinstance(command, Straighten):
             return straightened(volume, command.curve, self._settings.straighten)

@@ -44,7 +44,7 @@ class DetectSettings:
     """Detector (paper, section 3.3)."""
 
     min_score: float = 0.5
-    looks: tuple[tuple[int, int], ...] = ((0, 0), (5, 3), (10, 7), (15, 12))  # shifts in (rows, columns)
+    looks: tuple[tuple[int, int], ...] = ((0, 0), (5, 3))  # shifts in (rows, columns)
     max_overlap: float = 0.2  # of two boxes (intersection over the smaller area) after suppression
 
 
@@ -56,7 +56,7 @@ class RefineSettings:
     pixel_mm: float = 0.6
     size: int = 96  # rows and columns of a crop: 58 mm
     sheet_offsets_mm: tuple[float, ...] = (-6.0, -3.0, 0.0, 3.0, 6.0)  # to the left
-    looks_mm: tuple[tuple[float, float, float], ...] = ((0.15, 0.15, 0), (-0.45, 0.45, 1), (0.45, -0.45, -1))
+    looks_mm: tuple[tuple[float, float, float], ...] = ((-0.45, 0.45, 1), (0.45, -0.45, -1))
     metal_hu: float = 2000.0  # in the middle of a crop: a screw or dense cement
 
 

@@ -30,13 +30,14 @@ from vfscreen.errors import (
 from vfscreen.localize import LocalizerInput, localize
 from vfscreen.provenance import usable_cpus
 from vfscreen.reader_process import Forget, Prepared, Read, Reader, ReaderLimits, ReadStudy, Straighten
-from vfscreen.readers import read_study
-from vfscreen.report.thumbnail import thumbnail
+from vfscreen.readers import read_study, read_study_with_images
+from vfscreen.report.picture import draw_picture
+from vfscreen.report.scene import Scene
 from vfscreen.results import StudyRecord, is_flagged
 from vfscreen.screening import Measured, measure_studies
 from vfscreen.settings import Settings, Thumbnails
-from vfscreen.straighten import Sheet, Straightened
-from vfscreen.study import Detection, StudyFiles, StudyHeader, StudyResult
+from vfscreen.straighten import Straightened
+from vfscreen.study import SourceImages, StudyFiles, StudyHeader, StudyResult
 from vfscreen.threads import DeviceThread, Picture
 
 if TYPE_CHECKING:
@@ -64,25 +65,16 @@ class RunOptions:
     thumbnails: Thumbnails
     time_limit_s: float
     memory_mib: int  # of a reader
+    dicom_sr: bool = False
 
 
 @dataclass(frozen=True)
 class Screened:
-    """A finished study: its record and, where it was measured, what its picture shows."""
+    """A finished study: its record and, where wanted, what draws its picture and what its DICOM SR names."""
 
     record: StudyRecord
-    sheet: Sheet | None = None
-    detections: tuple[Detection, ...] = ()
-
-    def picture(self, settings: Settings, thumbnails: Thumbnails) -> Picture | None:
-        """What draws the study's picture, or None when none is wanted."""
-        result, sheet, threshold = self.record.result, self.sheet, settings.measure.threshold
-        if sheet is None or result is None or thumbnails == "none":
-            return None
-        if thumbnails == "flagged" and not is_flagged(result, threshold):
-            return None
-        found = (self.detections, result.vertebrae)
-        return partial(thumbnail, sheet.image, sheet.pixel_mm, *found, threshold, result.doubts)
+    picture: Picture | None = None
+    images: SourceImages | None = None
 
 
 @dataclass
@@ -92,6 +84,7 @@ class _Passage:
     study: StudyFiles
     reader: Reader
     header: StudyHeader = field(default_factory=StudyHeader)
+    images: SourceImages | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def record(self, result: StudyResult | None = None, error: StudyError | None = None) -> StudyRecord:
@@ -121,15 +114,16 @@ class Screening:
         models: Models,
         settings: Settings,
         options: RunOptions,
-        read: ReadStudy = read_study,
+        read: ReadStudy | None = None,
         name: Callable[[StudyFiles], str] = lambda study: study.source,
         begin: Callable[[StudyFiles], None] = lambda study: None,
     ) -> None:
-        """`read` is a function of a module, since it is handed to the readers by name.
+        """`read`, instead of that of `readers`, is a function of a module, since it is handed over by name.
 
         `name` is what a study is called in the log; `begin` is told of each study that a reader gets.
         """
-        self._models, self._settings, self._options, self._read = models, settings, options, read
+        self._models, self._settings, self._options = models, settings, options
+        self._read = read or (read_study_with_images if options.dicom_sr else read_study)
         self._name, self._begin = name, begin
         self._pending: deque[StudyFiles] = deque()
         self._passages: dict[str, _Passage] = {}
@@ -200,9 +194,24 @@ class Screening:
         inputs = [item.content for item in batch]
         return localize(inputs, self._models.localizer, self._settings.localize)
 
-    def _detect_and_measure(self, batch: Sequence[_Waiting[Straightened]]) -> Sequence[Measured]:
+    def _detect_and_measure(
+        self, batch: Sequence[_Waiting[Straightened]]
+    ) -> Sequence[tuple[StudyResult, Picture | None]]:
         studies = [(item.passage.header, item.content) for item in batch]
-        return measure_studies(studies, self._models, self._settings)
+        measured = measure_studies(studies, self._models, self._settings)
+        return [(each.result, self._picture(item, each)) for item, each in zip(batch, measured, strict=True)]
+
+    def _picture(self, item: _Waiting[Straightened], measured: Measured) -> Picture | None:
+        """What draws the picture, if one is wanted: of the CT it keeps the small images that it shows."""
+        threshold, wanted = self._settings.measure.threshold, self._options.thumbnails
+        if wanted == "none" or (wanted == "flagged" and not is_flagged(measured.result, threshold)):
+            return None
+        try:
+            scene = Scene.of(item.content, measured.result, measured.detections, threshold)
+        except Exception:  # no reason to lose what was measured
+            logger.exception("The picture of study %s cannot be sampled.", self._name(item.passage.study))
+            return None
+        return partial(draw_picture, scene)
 
     # Taking what is ready
 
@@ -231,7 +240,7 @@ class Screening:
         stage = "read" if isinstance(command, Read) else "straighten"
         passage.seconds[stage] = reply.seconds
         if isinstance(reply.value, Prepared):
-            passage.header = reply.value.header
+            passage.header, passage.images = reply.value.header, reply.value.images
             content = reply.value.input
             self._inputs.append(_Waiting(passage, content, content.image.shape))
         elif isinstance(reply.value, Straightened):
@@ -260,13 +269,15 @@ class Screening:
         else:
             passage.reader.post(Straighten(passage.study, curve))
 
-    def _take_measured(self, item: _Waiting[Straightened], measured: Measured | StudyError) -> None:
-        if isinstance(measured, StudyError):
-            self._fail(item.passage, measured)
+    def _take_measured(
+        self, item: _Waiting[Straightened], seen: tuple[StudyResult, Picture | None] | StudyError
+    ) -> None:
+        if isinstance(seen, StudyError):
+            self._fail(item.passage, seen)
         else:
-            result, detections = measured
-            record = item.passage.record(result=result)
-            self._finish(item.passage, Screened(record, item.content.sheet, detections))
+            result, picture = seen
+            passage = item.passage
+            self._finish(passage, Screened(passage.record(result=result), picture, passage.images))
 
     # Finishing
 
@@ -285,7 +296,8 @@ class Screening:
         self._device_failures = self._device_failures + 1 if isinstance(value, UnexpectedError) else 0
         if self._device_failures >= _MAX_DEVICE_FAILURES:
             raise VfscreenError(
-                f"The last {_MAX_DEVICE_FAILURES} studies failed on the device, the last with: {value}"
+                f"The last {_MAX_DEVICE_FAILURES} studies failed on the device, the last with: {value}. The "
+                "same command screens them again and goes on; with --device cpu it does so without the GPU"
             )
 
     def _count_vanished(self, value: Any) -> None:

@@ -59,11 +59,24 @@ class StudyHeader:
 
 
 @dataclass(frozen=True)
+class SourceImages:
+    """The DICOM instances that a study was read from, as a DICOM SR refers to them: UIDs, and a time."""
+
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    frame_of_reference_uid: str
+    instance_uids: tuple[str, ...]
+    study_time: str = ""  # as DICOM writes it
+
+
+@dataclass(frozen=True)
 class StudyImage:
-    """A study read by a reader: the volume and the header's linking keys."""
+    """A study read by a reader: the volume, the header's linking keys and, where asked for, the instances."""
 
     volume: Volume
     header: StudyHeader
+    images: SourceImages | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,15 @@ class Detection:
 
     keypoints: Floats
     score: float
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A detection that is not counted, and why; `unconfirmed` when the second look did not see it."""
+
+    detection: Detection
+    reason: str
+    unconfirmed: bool = False
 
 
 def cranial_first(detections: Sequence[Detection]) -> list[Detection]:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Stage = Callable[[Sequence[Any]], Sequence[Any]]
 Picture = Callable[[], bytes]
+Report = Callable[[], bytes]
 
 _QUEUED = 16
 _IDLE_S = 1.0
@@ -98,21 +99,24 @@ def _on_device(error: Exception) -> StudyError:
     return error if isinstance(error, StudyError) else UnexpectedError(f"{type(error).__name__}: {error}")
 
 
+_Finished = tuple[StudyRecord, Picture | None, Report | None]
+
+
 class WriterThread:
     """Draws and writes finished studies, so that a slow disk slows the run only when the queue is full."""
 
     def __init__(self, results: ResultWriter) -> None:
         """Start the thread, which closes `results` when it ends."""
         self._results = results
-        self._queue: queue.Queue[tuple[StudyRecord, Picture | None] | None] = queue.Queue(_QUEUED)
+        self._queue: queue.Queue[_Finished | None] = queue.Queue(_QUEUED)
         self._error: Exception | None = None
         self.busy_s = 0.0
         self._thread = threading.Thread(target=self._write_until_closed, name="writer", daemon=True)
         self._thread.start()
 
-    def put(self, record: StudyRecord, picture: Picture | None = None) -> None:
+    def put(self, record: StudyRecord, picture: Picture | None = None, report: Report | None = None) -> None:
         """Hand over a finished study. Raises VfscreenError when results can no longer be written."""
-        self._put((record, picture))
+        self._put((record, picture, report))
 
     def close(self) -> None:
         """Write what waits and end the thread. Raises VfscreenError when that fails."""
@@ -120,7 +124,7 @@ class WriterThread:
         self._thread.join()
         self._raise_if_failed()
 
-    def _put(self, item: tuple[StudyRecord, Picture | None] | None) -> None:
+    def _put(self, item: _Finished | None) -> None:
         while True:
             self._raise_if_failed()
             try:
@@ -142,17 +146,18 @@ class WriterThread:
         except Exception as error:  # any end of this thread must reach the main loop
             self._error = error
 
-    def _next(self) -> tuple[StudyRecord, Picture | None] | None:
+    def _next(self) -> _Finished | None:
         while True:
             try:
                 return self._queue.get(timeout=_IDLE_S)
             except queue.Empty:
                 self._results.flush_if_due()
 
-    def _write(self, record: StudyRecord, picture: Picture | None) -> None:
+    def _write(self, record: StudyRecord, picture: Picture | None, report: Report | None) -> None:
         png = _drawn(record, picture) if picture else None
+        dicom_sr = _reported(record, report) if report else None
         try:
-            self._results.add(record, png)
+            self._results.add(record, png, dicom_sr)
         except OSError:
             raise
         except Exception as error:  # the border between this study and the next
@@ -173,4 +178,13 @@ def _drawn(record: StudyRecord, picture: Picture) -> bytes | None:
         return picture()
     except Exception:
         logger.exception("The picture of study %s cannot be drawn.", record.study_id)
+        return None
+
+
+def _reported(record: StudyRecord, report: Report) -> bytes | None:
+    """A report that cannot be made is no reason either. Its error's text may repeat a header's."""
+    try:
+        return report()
+    except Exception as error:
+        logger.error("Study %s has no DICOM SR, its row stays: %s.", record.study_id, as_study_error(error))
         return None

@@ -144,12 +144,14 @@ def sample_lattice(
         for axis, count in enumerate(shape):
             values = _linear(values, first[axis] + matrix[axis, axis] * np.arange(count), axis)
     own = np.ogrid[tuple(slice(n) for n in shape)]
+    reach = matrix * (np.asarray(shape) - 1)
+    lowest, highest = first + np.minimum(reach, 0).sum(1), first + np.maximum(reach, 0).sum(1)
     for axis, size in enumerate(grid.shape):
+        if lowest[axis] >= -0.5 and highest[axis] <= size - 0.5:
+            continue
         steps = [step * place for step, place in zip(matrix[axis], own, strict=True) if step]
         index = first[axis] + sum(steps, np.zeros((1, 1, 1)))
-        outside = (index < -0.5) | (index > size - 0.5)
-        if outside.any():
-            values[np.broadcast_to(outside, shape)] = AIR_HU
+        values[np.broadcast_to((index < -0.5) | (index > size - 0.5), shape)] = AIR_HU
     return np.asarray(values)
 
 

@@ -119,7 +119,7 @@ def test_files_that_are_no_tables_of_verdicts_are_refused(tmp_path):
         "d.csv": "UTF-8",
         "e.csv": "verdict; keep one of them",
         "e.xlsx": "two columns verdict; keep one of them",
-        "f.csv": "No such file",
+        "f.csv": "does not exist",
     }
     for name, text in says.items():
         with pytest.raises(InputError, match=text):

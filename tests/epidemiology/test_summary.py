@@ -350,7 +350,7 @@ def test_a_file_that_is_no_table_is_refused(results, tmp_path):
     (tmp_path / "c.csv").write_bytes(b"patient_id,age,sex\nM\xfcller,60,f\n")
     with pytest.raises(InputError, match="UTF-8"):
         summarize(results, tmp_path / "c.csv", tmp_path / "out")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist"):
         summarize(results, tmp_path / "none.csv", tmp_path / "out")
 
 

@@ -523,7 +523,7 @@ def test_what_happens_is_told_to_a_screen_reader(page):
     said = by_id(page, "case-said")
     assert (said.aria_role, said.text) == ("status", "P1: fracture, kept; 1 of 4 read")
     assert by_id(page, "case").accessible_name == "P1"
-    assert by_id(page, "picture").accessible_name.startswith("Straightened mid-sagittal picture of P1")
+    assert by_id(page, "picture").accessible_name.startswith("Straightened and sagittal picture of P1")
 
 
 @pytest.mark.parametrize("width", [390, 1400])

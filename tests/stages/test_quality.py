@@ -167,8 +167,8 @@ def looked(shown: Detection, sd=0.02, has_metal=False) -> Refined:
 
 def test_what_the_second_look_confirms_gets_its_keypoints():
     seen = detection(51.5, heights=(18, 12, 20))
-    ((kept, look),), unconfirmed = agreeing(sheet(), [detection(50)], [looked(seen)], SETTINGS)
-    assert unconfirmed == 0
+    ((kept, look),), removed = agreeing(sheet(), [detection(50)], [looked(seen)], SETTINGS)
+    assert removed == []
     np.testing.assert_allclose(kept.keypoints, seen.keypoints, atol=1e-6)
     assert kept.score == detection().score
     assert look.genant_ratio_sd == 0.02
@@ -176,18 +176,22 @@ def test_what_the_second_look_confirms_gets_its_keypoints():
 
 @pytest.mark.parametrize("seen", [detection(59.0), swapped(0, 1), detection(50, depth=70)])
 def test_what_moves_far_or_is_no_vertebra_is_not_confirmed(seen):
-    assert agreeing(sheet(), [detection(50)], [looked(seen)], SETTINGS) == ([], 1)
+    found, (removed,) = agreeing(sheet(), [detection(50)], [looked(seen)], SETTINGS)
+    assert found == []
+    assert removed.unconfirmed
 
 
 def test_what_turns_out_to_be_cut_by_the_image_is_left_out_like_any_such_vertebra():
-    assert agreeing(sheet(), [detection(14)], [looked(detection(9))], SETTINGS) == ([], 0)
+    found, (removed,) = agreeing(sheet(), [detection(14)], [looked(detection(9))], SETTINGS)
+    assert found == []
+    assert (removed.reason, removed.unconfirmed) == ("not wholly in the image", False)
 
 
 def test_two_detections_that_come_to_one_vertebra_leave_the_better_one():
     better = Detection(detection(47).keypoints, 0.99)
-    found, unconfirmed = agreeing(sheet(), [detection(53), better], [looked(detection(50))] * 2, SETTINGS)
+    found, (removed,) = agreeing(sheet(), [detection(53), better], [looked(detection(50))] * 2, SETTINGS)
     assert [d.score for d, _ in found] == [0.99]
-    assert unconfirmed == 0
+    assert not removed.unconfirmed
 
 
 def test_confirmed_detections_stay_cranial_first():

@@ -65,7 +65,10 @@ def adjudicate(
     flagged, studies = _read_results(results)
     readings = [reading for path in dict.fromkeys(files) for reading in read_verdicts(path, reader)]
     if not readings:
-        raise InputError(f"no row of {_listed(path.name for path in files)} has a verdict")
+        raise InputError(
+            f"no row of {_listed(path.name for path in files)} has a verdict; fill in the column verdict of "
+            "flagged.xlsx and save it, or give the file that `Save verdicts` of report.html saved"
+        )
     _check_studies(readings, studies)
     _check_vertebrae(readings, results)
     counting, superseded = one_a_reader(readings)
@@ -185,7 +188,9 @@ def _write(made: Adjudication) -> None:
                 write_parquet(rows, schema, made.out / f"{name}.parquet")
         write_whole(made.out / "agreement.json", f"{text}\n".encode())
     except OSError as error:
-        raise InputError(f"the tables cannot be written to {made.out}: {error}") from error
+        raise InputError(
+            f"the tables cannot be written to {made.out}: {error}; make room, or choose another --out"
+        ) from error
 
 
 def _listed(names: Iterable[str]) -> str:

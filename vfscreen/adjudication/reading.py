@@ -96,6 +96,8 @@ def holds_verdicts(path: Path) -> bool:
 def _table(path: Path) -> pd.DataFrame:
     """All columns as text; the index is the number of the row as a spreadsheet shows it."""
     suffix = path.suffix.lower()
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give flagged.xlsx, or the file that report.html saved")
     try:
         if suffix == ".xlsx":
             table = _workbook(path)

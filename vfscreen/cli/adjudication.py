@@ -35,7 +35,10 @@ def adjudicate(
 ) -> None:
     """The readers' verdicts as tables beside the automatic ones, with their agreement.
 
-    vfscreen adjudicate results --verdicts results/flagged.xlsx
+    Examples:
+
+        vfscreen adjudicate results --verdicts results/flagged.xlsx
+        vfscreen adjudicate results --verdicts a.csv --verdicts b.csv --arbiter K
     """
     from vfscreen.adjudication.adjudicate import adjudicate as adjudicated
     from vfscreen.adjudication.terminal import adjudication_lines, adjudication_table

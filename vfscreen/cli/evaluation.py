@@ -66,17 +66,22 @@ def evaluate(
 ) -> None:
     """How good results are beside the truth, or experts beside each other: the paper's tables, and more.
 
-    vfscreen evaluate results --reference cohort --out evaluation
+    Examples:
+
+        vfscreen evaluate results --reference sample_data --out evaluation
+        vfscreen evaluate experts --annotation annotation --out experts
     """
     if subject == EXPERTS:
         if annotation is None or reference or dicom or against:
             raise InputError(
-                "`vfscreen evaluate experts` takes --annotation FOLDER, and of the others only --out"
+                "`vfscreen evaluate experts` takes --annotation FOLDER, and of the others only --out, as in: "
+                "vfscreen evaluate experts --annotation annotation"
             )
         _evaluate_experts(annotation, out)
     elif reference is None or annotation:
         raise InputError(
-            "`vfscreen evaluate RESULTS` takes --reference; --annotation goes with the word experts"
+            f"`vfscreen evaluate {subject}` takes --reference, the truth, as in: vfscreen evaluate {subject} "
+            "--reference sample_data; --annotation goes with the word experts"
         )
     else:
         _evaluate_results(Path(subject), reference, dicom, against, out)
@@ -124,7 +129,9 @@ def _check_writable(out: Path) -> None:
     """Before all is computed in vain."""
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise InputError(f"nothing can be written to {out}: {there} is no folder, or not yours to write to")
+        raise InputError(
+            f"nothing can be written to {out}: {there} is no folder, or not yours to write to; choose another"
+        )
 
 
 def _remarks(unmatched: Unmatched, pairs: pd.DataFrame) -> list[str]:
@@ -205,7 +212,10 @@ def summarize(
 ) -> None:
     """Prevalence of fractures by age, sex and level, with a flow chart and tables for R and Stata.
 
-    vfscreen summarize results --covariates cohort.csv --out summary
+    Examples:
+
+        vfscreen summarize results --covariates cohort.csv --out summary
+        vfscreen summarize results --covariates cohort.csv --by site --out summary
     """
     from vfscreen.epidemiology import Options, accuracy_of_metrics
     from vfscreen.epidemiology import summarize as summarized

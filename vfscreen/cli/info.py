@@ -12,7 +12,13 @@ from vfscreen.errors import WeightsError
 
 
 def info(weights: Weights = None, device: DeviceOption = Device.auto) -> None:
-    """Versions, codecs, weights and device: what a bug report needs."""
+    """Versions, codecs, weights and device: what a bug report needs.
+
+    Examples:
+
+        vfscreen info
+        vfscreen info --weights runs/weights
+    """
     from vfscreen import provenance
 
     facts = {**provenance.versions(), **provenance.machine(), **_codecs(), **_weights(weights, device.value)}

@@ -63,6 +63,14 @@ def run(
     thumbnails: Annotated[
         Thumbnails, typer.Option(help="Studies that get a picture.", rich_help_panel="Output")
     ] = Thumbnails.flagged,
+    dicom_sr: Annotated[
+        bool,
+        typer.Option(
+            "--dicom-sr",
+            help="A DICOM Structured Report of each measured DICOM study, in dicom_sr/; needs highdicom.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     threshold: Annotated[
         float,
         typer.Option(min=0, max=1, help="A study with a G at or below is flagged.", rich_help_panel="Method"),
@@ -112,7 +120,13 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Screen an archive: tables, flagged studies and pictures. Called again, it goes on where it stopped."""
+    """Screen an archive: tables, flagged studies and pictures. Called again, it goes on where it stopped.
+
+    Examples:
+
+        vfscreen run sample_data --out results
+        vfscreen run /archive --out results --limit 20   # a first try
+    """
     from vfscreen import pipeline, progress
     from vfscreen.networks.weights import load_models
     from vfscreen.pseudonyms import Pseudonyms
@@ -143,6 +157,7 @@ def run(
                 fresh=fresh,
                 shard=None if shard is None else Shard.parse(shard),
                 cluster=workers_elsewhere,
+                dicom_sr=dicom_sr,
                 progress=on_progress,
             )
     except KeyboardInterrupt as interrupt:
@@ -166,7 +181,13 @@ def merge(
         ),
     ] = False,
 ) -> None:
-    """Put the folders of all shards of one archive together: the tables are those of one run."""
+    """Put the folders of all shards of one archive together: the tables are those of one run.
+
+    Examples:
+
+        vfscreen merge shard1 shard2 --out results
+        vfscreen merge shards/* --out results --fresh
+    """
     from vfscreen.merge import merge as merged
 
     summary = merged(folders, out, fresh=fresh)
@@ -186,7 +207,13 @@ def check(
     ] = None,
     series: Series = None,
 ) -> None:
-    """List the series of an archive from headers alone: which would be screened, which not, and why."""
+    """List the series of an archive from headers alone: which would be screened, which not, and why.
+
+    Examples:
+
+        vfscreen check sample_data
+        vfscreen check /archive --out results   # spares the run reading all headers
+    """
     from vfscreen.check import check as checked
 
     rows = checked(source, Settings().read, out, _series_uids(series))
@@ -243,7 +270,7 @@ def _series_uids(values: list[str] | None) -> list[str]:
         elif re.fullmatch(r"[\d.]+", value):
             uids.append(value)
         else:
-            raise InputError(f"--series {value} is neither a UID nor a file")
+            raise InputError(f"--series {value} is neither a UID nor a file; `vfscreen check` lists the UIDs")
     return uids
 
 
@@ -252,10 +279,10 @@ def _listed_uids(path: Path) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             if "series_uid" not in (rows.fieldnames or ()):
-                raise InputError(f"{path} has no column series_uid")
+                raise InputError(f"{path} has no column series_uid; series.csv of `vfscreen check` has it")
             uids = [row["series_uid"].strip() for row in rows if row["series_uid"]]
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a CSV in UTF-8: {error}") from error
     if not any(uids):
-        raise InputError(f"the column series_uid of {path} is empty")
+        raise InputError(f"the column series_uid of {path} is empty; fill it in")
     return [uid for uid in uids if uid]

@@ -1,4 +1,4 @@
-"""What `run` and `check` print when they are done."""
+"""What `run`, `check` and `show` print when they are done."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from vfscreen.pipeline import RunSummary
+    from vfscreen.study import StudyResult
 
 
 LISTED_STUDIES = 20
@@ -30,8 +31,9 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     rows = pq.read_table(summary.out / "studies.parquet").to_pylist()
     console.print(_outcome_table(rows))
     lines = [
-        f"{summary.studies} studies, {summary.flagged} flagged; "
-        f"{summary.new} new in {summary.seconds:.0f} s. Results: {summary.out}"
+        f"{_counted(summary.studies)}, {summary.flagged} flagged; "
+        f"{summary.new} new in {summary.seconds:.0f} s. Results: {summary.out}",
+        _next(summary),
     ]
     if len(rows) <= LISTED_STUDIES:
         console.print(_studies_table(rows))
@@ -50,12 +52,51 @@ def print_check(console: Console, rows: list[dict[str, Any]], out: Path | None) 
         table.add_row(verdict, error, str(count))
     console.print(table)
     studies = {(row["study_id"], row["source"]) for row in rows}
-    lines = [f"{len(studies)} studies." + (f" All series: {out / 'series.csv'}" if out else "")]
+    lines = [f"{_counted(len(studies))}." + (f" All series: {out / 'series.csv'}" if out else "")]
     if len(rows) <= LISTED_SERIES:
         listed = [f"{row['source']}  {row['series_uid'] or ''}  {_judged(row)}" for row in rows]
         lines = [*listed, "", *lines]
     elif out is None:
         lines.append("With --out FOLDER all series are listed there.")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _next(summary: RunSummary) -> str:
+    page = summary.out / "report.html"
+    if not summary.measured:
+        return f"Not one study could be measured. {page} lists each reason, with what to do."
+    return f"Next: open {page} in a browser."
+
+
+def _counted(studies: int) -> str:
+    return f"{studies} {'study' if studies == 1 else 'studies'}"
+
+
+def print_vertebrae(console: Console, result: StudyResult) -> None:
+    """The vertebrae of one study with heights in mm, G and its interval, and what is doubtful."""
+    from vfscreen.measure import ratio_interval
+
+    names = ("", "a", "m", "p", "G", "90 %", "grade", "shape", "doubts")
+    table = Table(*(Column(name, no_wrap=True) for name in names), box=SIMPLE, pad_edge=False)
+    for number, vertebra in enumerate(result.vertebrae, start=1):
+        sd = vertebra.genant_ratio_sd
+        ends = () if sd is None else ratio_interval(vertebra.genant_ratio, sd)
+        table.add_row(
+            str(number),
+            *(f"{mm:.1f}" for mm in vertebra.heights_mm),
+            f"{vertebra.genant_ratio:.3f}",
+            " to ".join(f"{end:.2f}" for end in ends),
+            vertebra.grade,
+            vertebra.shape,
+            ", ".join(vertebra.doubts),
+        )
+    if result.vertebrae:
+        console.print(table)
+        console.print("a, m, p: anterior, middle, posterior height, mm", highlight=False)
+    lines = [
+        f"status {result.status}",
+        *(f"{doubt.name}: {doubt.reason}" for doubt in result.doubts),
+    ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -27,7 +27,13 @@ def simulate(
         bool, typer.Option("--sample", help="The studies of sample_data/ instead.", rich_help_panel="Input")
     ] = False,
 ) -> None:
-    """Make CT studies with known truth, which stands beside them in truth.json."""
+    """Make CT studies with known truth, which stands beside them in truth.json.
+
+    Examples:
+
+        vfscreen simulate --out cohort --studies 20 --seed 1
+        vfscreen simulate --out cohort_nifti --format nifti
+    """
     from vfscreen.simulation import annotation, cohort
 
     if sample:
@@ -77,7 +83,13 @@ def train(
     device: DeviceOption = Device.auto,
     workers: Workers = None,
 ) -> None:
-    """Train on simulated or on annotated CT. Called again, it goes on where it stopped."""
+    """Train on simulated or on annotated CT. Called again, it goes on where it stopped.
+
+    Examples:
+
+        vfscreen train --out runs --seed 1
+        vfscreen train --out runs --dicom ct --annotation annotation --start shipped
+    """
     from vfscreen.provenance import usable_cpus
     from vfscreen.training import runs
 

@@ -10,13 +10,14 @@ a study of its own. A packed archive is reported and left alone.
 from __future__ import annotations
 
 from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 
 from vfscreen.discover.index import volume_reader
 from vfscreen.discover.manifest import MANIFEST_SUFFIXES, manifest_studies
 from vfscreen.discover.names import order
 from vfscreen.discover.studies import FoundStudy, Look, stamped, studies_below, with_unique_ids
-from vfscreen.discover.walk import alone, walk
+from vfscreen.discover.walk import PACKED_SUFFIXES, alone, walk
 from vfscreen.errors import InputError
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles
@@ -57,10 +58,16 @@ def survey(
     look = Look(settings or ReadSettings(), index, frozenset(series))
     found = _found(source, look)
     if not found:
-        raise InputError(f"{source} holds nothing that looks like a CT (DICOM, .nii, .nii.gz)")
+        raise InputError(
+            f"{source} holds nothing that looks like a CT (DICOM, .nii, .nii.gz); give the folder that holds "
+            "the studies, at any depth, and see whether its disk or share is mounted"
+        )
     missing = look.wanted - {one.kind.series_uid for study in found for one in study.series}
     if missing:
-        raise InputError(f"{source} has no series {', '.join(sorted(missing)[:3])}")
+        raise InputError(
+            f"{source} has no series {', '.join(sorted(missing)[:3])}; `vfscreen check {source}` lists those "
+            "it has"
+        )
     return sorted(map(stamped, found), key=lambda one: order(one.study))
 
 
@@ -70,11 +77,24 @@ def _found(source: Path, look: Look) -> list[FoundStudy]:
     if source.is_dir():
         return with_unique_ids(studies_below(source, walk(source), look))
     if not source.exists():
-        raise InputError(f"{source} does not exist")
+        raise InputError(f"{source} does not exist; {_instead(source)}")
     if volume_reader(source):
         return studies_below(source.parent, [alone(source)], look)
     if source.suffix.lower() in MANIFEST_SUFFIXES:
         return manifest_studies(source, look)
+    if source.name.lower().endswith(PACKED_SUFFIXES):
+        raise InputError(f"{source} is packed and is not opened; unpack it, and give the folder")
     raise InputError(
-        f"{source} is neither a folder, a NIfTI file (.nii, .nii.gz) nor a manifest (.csv, .parquet)"
+        f"{source} is neither a folder, a NIfTI file (.nii, .nii.gz) nor a manifest (.csv, .parquet); of "
+        f"DICOM, give the folder: {source.absolute().parent}"
     )
+
+
+def _instead(missing: Path) -> str:
+    """What may be meant by a path that is not there."""
+    there = next(folder for folder in missing.absolute().parents if folder.is_dir())
+    if there == missing.absolute().parent:
+        alike = get_close_matches(missing.name, [path.name for path in there.iterdir()], n=1)
+        if alike:
+            return f"is {missing.with_name(alike[0])} meant?"
+    return f"of its path {there} is there: see the spelling, and whether its disk or share is mounted"

@@ -48,11 +48,16 @@ def _rows(manifest: Path) -> list[_Row]:
             _read_csv(manifest) if manifest.suffix.lower() == ".csv" else _read_parquet(manifest)
         )
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{manifest} cannot be read as a manifest: {error}") from error
+        raise InputError(
+            f"{manifest} cannot be read as a manifest: {error}; give a CSV in UTF-8, or Parquet"
+        ) from error
     if "path" not in columns:
-        raise InputError(f"{manifest} has no column path; its columns are {', '.join(columns) or 'none'}")
+        raise InputError(
+            f"{manifest} has no column path; its columns are {', '.join(columns) or 'none'}. Rename the one "
+            "with the folders or files of the studies"
+        )
     if not records:
-        raise InputError(f"{manifest} has no rows")
+        raise InputError(f"{manifest} has no rows; give one row a study")
     for number, record in enumerate(records, start=1):
         if None in record:
             raise InputError(
@@ -61,7 +66,7 @@ def _rows(manifest: Path) -> list[_Row]:
     rows = [_Row(*(_text(record.get(name)) for name in _Row._fields)) for record in records]
     for number, row in enumerate(rows, start=1):
         if not row.path:
-            raise InputError(f"{manifest}: row {number} has no path")
+            raise InputError(f"{manifest}: row {number} has no path; fill it in or drop the row")
         if row.study_id and row.study_id != safe_id(row.study_id):
             raise InputError(
                 f"{manifest}: study_id {row.study_id!r} cannot name a file; use letters, digits, . _ -"
@@ -69,7 +74,10 @@ def _rows(manifest: Path) -> list[_Row]:
     ids = Counter(row.study_id for row in rows if row.study_id)
     doubled = [study_id for study_id, count in ids.items() if count > 1]
     if doubled:
-        raise InputError(f"{manifest}: study_id stands in more than one row: {', '.join(doubled[:5])}")
+        raise InputError(
+            f"{manifest}: study_id stands in more than one row: {', '.join(doubled[:5])}; a row is a study: "
+            "name them apart, or leave the column out"
+        )
     return rows
 
 

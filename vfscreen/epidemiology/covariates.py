@@ -69,6 +69,10 @@ def read_covariates(path: Path, by: Sequence[str] = ()) -> Covariates:
 
 def _read(path: Path) -> pd.DataFrame:
     """All columns as text; the index is the number of the row as a spreadsheet shows it."""
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist; give the table of the covariates, a CSV in UTF-8 or Parquet"
+        )
     try:
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)

@@ -109,7 +109,9 @@ def _write(summary: Summary, out: Path) -> None:
         for name, content in files.items():
             write_whole(out / name, content)
     except OSError as error:
-        raise InputError(f"the tables cannot be written to {out}: {error}") from error
+        raise InputError(
+            f"the tables cannot be written to {out}: {error}; make room, or choose another --out"
+        ) from error
 
 
 def _parquet(table: pd.DataFrame) -> bytes:

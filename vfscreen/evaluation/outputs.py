@@ -70,7 +70,9 @@ def about_run(results: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, TypeError, ValueError) as error:
-        raise InputError(f"{results / 'run.json'} cannot be read ({error})") from error
+        raise InputError(
+            f"{results / 'run.json'} cannot be read ({error}); give the folder of a run"
+        ) from error
 
 
 def metrics(evaluation: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -156,14 +156,18 @@ def _read(results: Path, name: str, needed: Sequence[str], key: Sequence[str]) -
     if not path.is_file() and (results / "parts").is_dir():
         raise InputError(f"{results} is of a run that was interrupted; run its command again to finish it")
     if not path.is_file():
-        raise InputError(f"{results} is no result folder of `vfscreen run`: it holds no {name}")
+        raise InputError(
+            f"{results} is no result folder of `vfscreen run`: it holds no {name}; give the folder of --out"
+        )
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     missing = [column for column in needed if column not in table]
     if missing:
-        raise InputError(f"{path} lacks columns: {', '.join(missing)}; it is of another version")
+        raise InputError(
+            f"{path} lacks columns: {', '.join(missing)}; it is of another version: screen again"
+        )
     again = table[table.duplicated(list(key))]
     if len(again):
         raise InputError(

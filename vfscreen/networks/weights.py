@@ -29,6 +29,7 @@ from vfscreen.refine import RefinerNetwork
 from vfscreen.volume import Floats
 
 CHECKSUMS = "SHA256SUMS"
+_EXPECTED = "give a folder `weights` that `vfscreen train` made, or leave the option out for the shipped ones"
 LAYOUTS: dict[str, torch.memory_format] = {
     "localizer": torch.channels_last_3d,
     "detector": torch.channels_last,
@@ -84,7 +85,10 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise WeightsError("device cuda was asked for, but torch sees no GPU")
+        raise WeightsError(
+            f"--device {device}: torch {torch.__version__} sees no GPU; leave the option out to use the CPU, "
+            "or see whether `nvidia-smi` lists the GPU and this torch was built for CUDA"
+        )
     return device
 
 
@@ -142,19 +146,25 @@ def load_weights(path: Path, network: nn.Module) -> dict[str, Any]:
 
     Raises WeightsError where the file is missing, altered, malformed, or belongs to another network.
     """
-    digest = _sha256(path)
-    if _checksums(path.parent).get(path.name) != digest:
-        raise WeightsError(f"{path} is not the file recorded in {path.parent / CHECKSUMS}: it was altered")
+    digest, recorded = _sha256(path), _checksums(path.parent).get(path.name)
+    if recorded is None:
+        raise WeightsError(f"{path.parent / CHECKSUMS} records no {path.name}; {_EXPECTED}")
+    if recorded != digest:
+        raise WeightsError(
+            f"{path} is not the file recorded in {path.parent / CHECKSUMS}: it was altered; copy it anew"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             tensors = file.get_tensors()
             made = {**json.loads(file.metadata()["provenance"]), "sha256": digest}
     except Exception as error:  # of safetensors, torch or json, whatever the file is
-        raise WeightsError(f"{path} holds no weights with their provenance: {error!r}") from error
+        raise WeightsError(
+            f"{path} holds no weights with their provenance: {error!r}; {_EXPECTED}"
+        ) from error
     if differing := _signature(tensors) ^ _signature(network.state_dict()):
         names = sorted({name for name, *_ in differing})
         raise WeightsError(
-            f"{path} belongs to another network: {len(names)} tensors differ, first {names[0]}"
+            f"{path} belongs to another network: {len(names)} tensors differ, first {names[0]}; {_EXPECTED}"
         )
     network.load_state_dict(tensors)
     return made
@@ -178,4 +188,4 @@ def _sha256(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise WeightsError(f"no weights at {path}: {error.strerror}") from error
+        raise WeightsError(f"no weights at {path} ({error.strerror}); {_EXPECTED}") from error

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vfscreen.errors import ImplausibleValues, InconsistentGeometry, InputError, TooShort, UnreadableFile
 from vfscreen.readers import dicom, nifti
+from vfscreen.readers.dicom_instances import source_images
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Volume, VolumeGeometry
@@ -33,6 +34,12 @@ def read_study(study: StudyFiles, settings: ReadSettings) -> StudyImage:
     header = with_geometry(image.header, image.volume.geometry, settings)
     _check_values(image.volume.hu)
     return StudyImage(image.volume, header)
+
+
+def read_study_with_images(study: StudyFiles, settings: ReadSettings) -> StudyImage:
+    """As `read_study`, with the instances that a DICOM SR refers to; NIfTI has none."""
+    image = read_study(study, settings)
+    return replace(image, images=source_images(study.files) if _reader(study) is dicom else None)
 
 
 def read_geometry(study: StudyFiles, settings: ReadSettings) -> tuple[VolumeGeometry, StudyHeader]:

@@ -407,7 +407,7 @@ function showPicture(item) {
   image.hidden = false;
   byId("no-picture").hidden = true;
   const where = `vertebra ${worstOf(item).number} of ${item.vertebrae}`;
-  image.alt = `Straightened mid-sagittal picture of ${titleOf(item)}, ${where}`;
+  image.alt = `Straightened and sagittal picture of ${titleOf(item)}, ${where}`;
   image.addEventListener("load", () => scrollToWorst(item));
   setPicture(image, item, () => { image.hidden = true; byId("no-picture").hidden = false; });
   byId("picture").replaceWith(image);
@@ -418,8 +418,7 @@ function showPicture(item) {
 /** About to where the worst vertebra is in a picture that is larger than its frame. */
 function scrollToWorst(item) {
   const frame = byId("frame");
-  const spine = 0.9 * frame.scrollHeight;  // the rest is caption
-  const middle = (spine * (worstOf(item).number - 0.5)) / item.vertebrae;
+  const middle = (frame.scrollHeight * (worstOf(item).number - 0.5)) / item.vertebrae;
   frame.scrollTo(0, middle - frame.clientHeight / 2);
 }
 

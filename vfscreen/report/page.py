@@ -279,7 +279,7 @@ def _cases(flagged: pa.Table, vertebrae: Path, limit: float) -> list[Row]:
         {
             **_named(row),
             "date": row["study_date"] and row["study_date"].isoformat(),
-            "ratio": round(row["min_genant_ratio"], 4),
+            "ratio": round(row["min_genant_ratio"], 6),
             "grade": row["grade"],
             "deformed": row["n_moderate"],
             "vertebrae": row["n_vertebrae"],
@@ -319,7 +319,7 @@ def _vertebra(row: Row) -> Row:
     return {
         "number": row["vertebra"],
         "level": row["level"],
-        "ratio": round(row["genant_ratio"], 4),
+        "ratio": round(row["genant_ratio"], 6),
         "interval": _rounded([row["genant_ratio_low"], row["genant_ratio_high"]], 2),
         "grade": row["grade"],
         "heights": _rounded([row[f"height_{name}_mm"] for name in HEIGHTS], 1),

@@ -25,7 +25,8 @@ from xlsxwriter.utility import xl_col_to_name
 from vfscreen.adjudication.reading import SHEET, holds_verdicts
 from vfscreen.adjudication.verdicts import COLUMNS, GRADES, VERDICTS
 from vfscreen.pages import study_errors
-from vfscreen.report.thumbnail import CAPTION, COLORS, LABELS, LEFT, TOP
+from vfscreen.report.marks import COLORS
+from vfscreen.report.picture import LEFT, SHEET_WIDTH, TOP
 from vfscreen.results import FLAGGED, STUDIES, VERTEBRAE, Row
 from vfscreen.results.files import TableRows
 from vfscreen.results.tables import flagged_studies
@@ -237,8 +238,8 @@ def _strip(path: Path) -> bytes | None:
     """The spine alone, lying, cranial at the left, as a small JPEG; None where there is no picture."""
     try:
         with Image.open(path) as picture:
-            box = (LEFT, TOP, picture.width - LABELS, picture.height - CAPTION[1])
-            spine = picture.convert("RGB").crop(box).transpose(Image.Transpose.ROTATE_90)
+            sheet = picture.convert("RGB").crop((LEFT, TOP, LEFT + SHEET_WIDTH, picture.height))
+            spine = sheet.crop(sheet.getbbox()).transpose(Image.Transpose.ROTATE_90)  # black below it
     except (OSError, ValueError, SyntaxError):  # Pillow's, of damaged files
         return None
     spine.thumbnail(STRIP_PX, Image.Resampling.LANCZOS)

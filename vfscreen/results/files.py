@@ -68,7 +68,9 @@ def read_result(path: Path, columns: Sequence[str], filters: pc.Expression | Non
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there: give a folder that vfscreen run has finished") from error
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no table of vfscreen run: {error}") from error
+        raise InputError(
+            f"{path} is no table of vfscreen run: {error}; give its folder of results"
+        ) from error
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 SET_ASIDE = "set_aside"
 
 
+DICOM_SR = "dicom_sr"
+
+
 TABLES = ("studies.parquet", "vertebrae.parquet", "patients.parquet", "flagged.csv")
 
 
@@ -34,7 +37,9 @@ def locked(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         stream = (out / ".lock").open("w")
     except OSError as error:
-        raise InputError(f"Results cannot be written to {out}: {error}") from error
+        raise InputError(
+            f"Results cannot be written to {out} ({error.strerror}); choose a folder in which you may write"
+        ) from error
     try:
         with stream:
             _lock(stream, out)
@@ -76,7 +81,7 @@ def set_aside(out: Path) -> Path | None:
         return None
     aside = out / SET_ASIDE / datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
     aside.mkdir(parents=True)
-    for name in ("parts", "thumbnails", *TABLES, *_for_readers(out), "run.json"):
+    for name in ("parts", "thumbnails", DICOM_SR, *TABLES, *_for_readers(out), "run.json"):
         if (out / name).exists():
             (out / name).rename(aside / name)
     return aside

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from vfscreen.errors import FilesVanished, ReaderDied, ReaderTimeout, UnexpectedError, WorkerDied
 from vfscreen.results.files import parquet_bytes, table_of, write_table
+from vfscreen.results.folder import DICOM_SR
 from vfscreen.results.rows import StudyRecord, study_row, vertebra_rows
 from vfscreen.results.schemas import STUDIES, VERTEBRAE, Row, StudyKey
 from vfscreen.whole_files import write_whole
@@ -42,11 +43,21 @@ RETRIED = {kind.code for kind in (FilesVanished, ReaderDied, ReaderTimeout, Unex
 
 
 def thumbnail_path(study_id: str) -> str:
-    """Path of a study's picture in the result folder: any text becomes one portable file name."""
+    """Path of a study's picture in the result folder."""
+    return f"thumbnails/{_file_name(study_id)}.png"
+
+
+def dicom_sr_path(study_id: str) -> str:
+    """Path of a study's DICOM Structured Report in the result folder."""
+    return f"{DICOM_SR}/{_file_name(study_id)}.dcm"
+
+
+def _file_name(study_id: str) -> str:
+    """Any text becomes one portable file name, without its suffix."""
     name = quote(study_id, safe=" ", errors="backslashreplace")
     if len(name) > 200:
         name = f"{name[:150]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return f"thumbnails/{name}.png"
+    return name
 
 
 class ResultWriter:
@@ -96,27 +107,36 @@ class ResultWriter:
         """What was finished before an exception is kept too."""
         self.close()
 
-    def add(self, record: StudyRecord, thumbnail_png: bytes | None = None) -> None:
-        """Take one finished study; its picture is written at once, before the row that names it."""
+    def add(
+        self, record: StudyRecord, thumbnail_png: bytes | None = None, dicom_sr: bytes | None = None
+    ) -> None:
+        """Take one finished study; picture and report are written at once, before the row."""
         thumbnail = thumbnail_path(record.study_id) if thumbnail_png is not None else None
         if thumbnail and thumbnail_png:
             write_whole(self._out / thumbnail, thumbnail_png)
         study, vertebrae = study_row(record, self._threshold, thumbnail), vertebra_rows(record)
         if not thumbnail:
-            self._remove_picture(record.study_id)
+            self._remove(thumbnail_path(record.study_id))
+        if dicom_sr:
+            (self._out / DICOM_SR).mkdir(exist_ok=True)
+            write_whole(self._out / dicom_sr_path(record.study_id), dicom_sr)
+        else:
+            self._remove(dicom_sr_path(record.study_id))
         self._studies.append(study)
         self._vertebrae.extend(vertebrae)
         self.flush_if_due()
 
     def withdraw(self, study_id: str, source: str) -> None:
         """Take back the row of a study that is in the archive no more; it can be added again."""
-        self._remove_picture(study_id)
+        self._remove(thumbnail_path(study_id))
+        self._remove(dicom_sr_path(study_id))
         known = {"study_id": study_id, "source": source, "status": WITHDRAWN, "quality": []}
         self._studies.append({**dict.fromkeys(STUDIES.names), **known})
         self.flush_if_due()
 
-    def _remove_picture(self, study_id: str) -> None:
-        (self._out / thumbnail_path(study_id)).unlink(missing_ok=True)
+    def _remove(self, path: str) -> None:
+        """What an earlier call wrote of a study that has another result now."""
+        (self._out / path).unlink(missing_ok=True)
 
     def flush_if_due(self) -> None:
         """Write a part if enough studies wait, or any has waited long enough."""
@@ -195,15 +215,16 @@ def parts(out: Path, writers: str = "*") -> Iterator[tuple[pa.Table, Path]]:
 
 
 def copy_parts(source: Path, out: Path) -> None:
-    """Copy the parts of another folder and its pictures, in their order, behind those of `out`."""
+    """Copy the parts of another folder, its pictures and reports, in their order, behind those of `out`."""
     paths = sorted((source / "parts").glob("*.studies.parquet"))
     for number, path in enumerate(paths, last_number(out) + 1):
         stem = out / "parts" / f"{number:06d}"
         of_them = path.with_name(path.name.replace(".studies.", ".vertebrae."))
         for file, suffix in ((of_them, ".vertebrae.parquet"), (path, ".studies.parquet")):
             write_whole(stem.with_suffix(suffix), file.read_bytes())
-    for picture in (source / "thumbnails").glob("*.png"):
-        write_whole(out / "thumbnails" / picture.name, picture.read_bytes())
+    for path in [*(source / "thumbnails").glob("*.png"), *(source / DICOM_SR).glob("*.dcm")]:
+        (out / path.parent.name).mkdir(exist_ok=True)
+        write_whole(out / path.parent.name / path.name, path.read_bytes())
 
 
 def last_number(out: Path) -> int:

@@ -159,9 +159,15 @@ def _resume(plan: Plan, network: nn.Module, optimizer: torch.optim.Optimizer, de
         return 0
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if state["seed"] != plan.seed:
-        raise InputError(f"{path} was trained with seed {state['seed']}, not {plan.seed}")
+        raise InputError(
+            f"{path} was trained with seed {state['seed']}, not {plan.seed}; give that --seed to go on, or "
+            "another --out to begin anew"
+        )
     if state["step"] > plan.steps:
-        raise InputError(f"{path} has {state['step']} steps already, more than the {plan.steps} asked for")
+        raise InputError(
+            f"{path} has {state['step']} steps already, more than the {plan.steps} asked for; give more "
+            "--steps to go on, or another --out to begin anew"
+        )
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     for name in ("learning_curve.csv", "validation.csv"):

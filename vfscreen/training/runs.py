@@ -94,7 +94,10 @@ def check_start(networks: Sequence[str], start: Path | None) -> None:
     """Raise WeightsError where weights to start from are missing: now, not when the first network is done."""
     missing = [name for name in networks if start and not weights_path(start, name).exists()]
     if missing:
-        raise WeightsError(f"there are no weights of {' and '.join(missing)} to start from in {start}")
+        raise WeightsError(
+            f"there are no weights of {' and '.join(missing)} to start from in {start}; give a folder that "
+            f"`vfscreen train` made, or the word {SHIPPED}"
+        )
 
 
 def collect(out: Path) -> Path:

@@ -76,7 +76,9 @@ def _read(path: Path) -> pd.DataFrame:
         else:
             table = read_csv(path, dict.fromkeys(TEXTS, str), skipinitialspace=True)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from error
+        raise InputError(
+            f"{path} cannot be read as a table: {error}; give a CSV in UTF-8 or Parquet"
+        ) from error
     table = table.dropna(how="all")  # a spreadsheet's empty rows below the last
     for name in table.columns.intersection(NUMBERS):
         table[name] = _numbers(table[name], path)
