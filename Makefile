@@ -26,11 +26,8 @@ docs:  ## pages that are made from the code
 site:  ## the pages of docs/ as a site in site/
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
-bench:  ## accuracy, seconds, memory; an hour
-	$(PYTHON) benchmarks/held_out.py --out held_out
-	$(PYTHON) benchmarks/chest_archive.py --out $(BENCH) --studies 210
-	$(PYTHON) benchmarks/bench_stages.py $(BENCH)/chest
-	$(PYTHON) benchmarks/bench_night.py $(BENCH)/manifest.csv --out night.json
+bench:  ## accuracy, seconds, memory, and the curves: hours; alone, benchmarks/everything.py --quick takes 20 minutes
+	$(PYTHON) benchmarks/everything.py --accuracy --out $(BENCH)
 
 sample:  ## sample_data/ anew
 	$(dir $(PYTHON))vfscreen simulate --sample --out sample_data

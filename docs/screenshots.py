@@ -29,8 +29,8 @@ STUDIES, SEED = "18", "4"
 COLUMNS = 92
 WINDOW = (1200, 900)
 SCALE = 1.5
-COLOURS = 96
-MAX_BYTES = 300_000
+COLOURS = 192
+MAX_BYTES = 400_000
 FLAGS = (
     *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
     *("disable-background-networking", "disable-component-update", "hide-scrollbars"),
