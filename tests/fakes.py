@@ -110,6 +110,16 @@ def write_study(path: Path, hu: int = BONE_HU, height: int = 40, bend: int = 0) 
     return path
 
 
+def write_nine_studies(folder: Path) -> Path:
+    """One is fractured, one without bone, one unreadable."""
+    for i in range(6):
+        write_study(folder / f"healthy_{i}.nii.gz", bend=i)
+    write_study(folder / "fractured.nii.gz", FRACTURED_HU)
+    write_study(folder / "no_bone.nii.gz", hu=0)
+    (folder / "truncated.nii.gz").write_bytes(b"junk")
+    return folder
+
+
 def read_with_accidents(study: StudyFiles, settings: ReadSettings) -> StudyImage:
     """Reads as ever, but for studies whose name tells what is to happen to the reader."""
     if "dies" in study.source:

@@ -22,14 +22,7 @@ SHARDS = 3
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine studies: one fractured, one without bone, one unreadable."""
-    folder = tmp_path_factory.mktemp("archive")
-    for i in range(6):
-        fakes.write_study(folder / f"healthy_{i}.nii.gz", bend=i)
-    fakes.write_study(folder / "fractured.nii.gz", fakes.FRACTURED_HU)
-    fakes.write_study(folder / "no_bone.nii.gz", hu=0)
-    (folder / "truncated.nii.gz").write_bytes(b"junk")
-    return folder
+    return fakes.write_nine_studies(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="module")

@@ -23,21 +23,14 @@ VERTEBRA_DOUBTS = {
 """Doubts about one vertebra, `vertebrae.quality`; the study has the doubt too."""
 
 
-def trusted(
-    sheet: Sheet, detections: Sequence[Detection], settings: QualitySettings, edge_mm: float | None = None
-) -> tuple[Detection, ...]:
-    """The detections whose vertebra is wholly in the image, on the curve, and has a vertebra's size.
-
-    `edge_mm` is used instead of that of the settings where a second look will judge again.
-    """
-    edge = settings.edge_mm if edge_mm is None else edge_mm
-    return tuple(d for d in detections if why_not_trusted(sheet, d, settings, edge) is None)
-
-
 def why_not_trusted(
     sheet: Sheet, detection: Detection, settings: QualitySettings, edge_mm: float
 ) -> str | None:
-    """What is wrong with a detection that cannot be trusted."""
+    """What is wrong with a detection that cannot be trusted.
+
+    None where its vertebra is wholly in the image, with `edge_mm` round it, on the curve, and of a vertebra's
+    size.
+    """
     if not is_plausible(detection.keypoints):
         return "no vertebra by order and distances of its keypoints"
     if not is_on_curve(detection.keypoints, settings.off_curve_mm):

@@ -3,7 +3,7 @@ import pytest
 
 from vfscreen.curve import SpineCurve
 from vfscreen.measure import measure_refined
-from vfscreen.quality import agreeing, doubts, is_plausible, is_whole, second_look_doubts, trusted
+from vfscreen.quality import agreeing, doubts, is_plausible, is_whole, second_look_doubts, why_not_trusted
 from vfscreen.settings import QualitySettings
 from vfscreen.straighten import Sheet
 from vfscreen.study import Detection, Refined, StudyHeader
@@ -24,6 +24,10 @@ def detection(s=50.0, heights=(18, 17, 20), depth=28.0, p=0.0) -> Detection:
     columns = p + np.repeat([-depth / 2, 0.0, depth / 2], 2)
     rows = s + np.repeat(np.array(heights) / 2, 2) * np.tile([-1, 1], 3)
     return Detection(np.stack([rows, columns], -1), 0.9)
+
+
+def trusted(of, detections, settings):
+    return tuple(d for d in detections if why_not_trusted(of, d, settings, settings.edge_mm) is None)
 
 
 def swapped(a, b) -> Detection:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vfscreen.settings import MeasureSettings, RefineSettings, Settings
+
 
 class Device(str, Enum):
     """Where the networks run."""
@@ -78,3 +80,30 @@ Archive = Annotated[
 
 
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")]
+
+
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh",
+        help="Start afresh: earlier results are moved into set_aside/.",
+        rich_help_panel="Output",
+    ),
+]
+
+
+Threshold = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="A study with a G at or below is flagged.", rich_help_panel="Method"),
+]
+
+
+Paper = Annotated[
+    bool,
+    typer.Option("--paper", help="Heights by the paper's own keypoints alone.", rich_help_panel="Method"),
+]
+
+
+def settings_of(threshold: float, paper: bool) -> Settings:
+    """What these options change."""
+    return Settings(refine=RefineSettings(enabled=not paper), measure=MeasureSettings(threshold=threshold))

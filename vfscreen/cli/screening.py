@@ -15,10 +15,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from vfscreen.cli.options import Archive, Device, DeviceOption, Out, Series, Thumbnails, Weights, Workers
+from vfscreen.cli.options import (
+    Archive,
+    Device,
+    DeviceOption,
+    Fresh,
+    Out,
+    Paper,
+    Series,
+    Threshold,
+    Thumbnails,
+    Weights,
+    Workers,
+    settings_of,
+)
 from vfscreen.cli.shown import print_check, print_summary
 from vfscreen.errors import InputError
-from vfscreen.settings import MeasureSettings, RefineSettings, Settings
+from vfscreen.settings import MeasureSettings, Settings
 from vfscreen.shards import Shard
 
 if TYPE_CHECKING:
@@ -44,14 +57,7 @@ def run(
         bool,
         typer.Option("--retry-failed", help="Only the studies that failed, again.", rich_help_panel="Input"),
     ] = False,
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh",
-            help="Start afresh: earlier results are moved into set_aside/.",
-            rich_help_panel="Output",
-        ),
-    ] = False,
+    fresh: Fresh = False,
     pseudonymise: Annotated[
         Path | None,
         typer.Option(
@@ -71,14 +77,8 @@ def run(
             rich_help_panel="Output",
         ),
     ] = False,
-    threshold: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="A study with a G at or below is flagged.", rich_help_panel="Method"),
-    ] = MeasureSettings.threshold,
-    paper: Annotated[
-        bool,
-        typer.Option("--paper", help="Heights by the paper's own keypoints alone.", rich_help_panel="Method"),
-    ] = False,
+    threshold: Threshold = MeasureSettings.threshold,
+    paper: Paper = False,
     weights: Weights = None,
     device: DeviceOption = Device.auto,
     workers: Workers = None,
@@ -131,9 +131,7 @@ def run(
     from vfscreen.networks.weights import load_models
     from vfscreen.pseudonyms import Pseudonyms
 
-    settings = Settings(
-        refine=RefineSettings(enabled=not paper), measure=MeasureSettings(threshold=threshold)
-    )
+    settings = settings_of(threshold, paper)
     try:
         with (
             _sigterm_raised(),
@@ -172,14 +170,7 @@ def run(
 def merge(
     folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The folders of all shards.")],
     out: Out,
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh",
-            help="Start afresh: earlier results are moved into set_aside/.",
-            rich_help_panel="Output",
-        ),
-    ] = False,
+    fresh: Fresh = False,
 ) -> None:
     """Put the folders of all shards of one archive together: the tables are those of one run.
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vfscreen.cli.options import Device, DeviceOption, Weights
+from vfscreen.cli.options import Device, DeviceOption, Paper, Threshold, Weights, settings_of
 from vfscreen.cli.shown import print_vertebrae
-from vfscreen.settings import MeasureSettings, RefineSettings, Settings
+from vfscreen.settings import MeasureSettings
 
 
 def show(
@@ -25,14 +25,8 @@ def show(
             rich_help_panel="Output",
         ),
     ] = None,
-    threshold: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="A study with a G at or below is flagged.", rich_help_panel="Method"),
-    ] = MeasureSettings.threshold,
-    paper: Annotated[
-        bool,
-        typer.Option("--paper", help="Heights by the paper's own keypoints alone.", rich_help_panel="Method"),
-    ] = False,
+    threshold: Threshold = MeasureSettings.threshold,
+    paper: Paper = False,
     weights: Weights = None,
     device: DeviceOption = Device.auto,
 ) -> None:
@@ -47,9 +41,7 @@ def show(
     from vfscreen.report.stages import draw_stages
     from vfscreen.stages import stages
 
-    settings = Settings(
-        refine=RefineSettings(enabled=not paper), measure=MeasureSettings(threshold=threshold)
-    )
+    settings = settings_of(threshold, paper)
     out = out or Path(f"{study.resolve().name.removesuffix('.gz').removesuffix('.nii')}_stages.png")
     seen = stages(study, load_models(weights, device.value), settings)
     draw_stages(seen, settings, out)
