@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
 
 from vfscreen.errors import WeightsError
 from vfscreen.networks.detector import Detector
 from vfscreen.networks.localizer import Localizer
 from vfscreen.networks.refiner import Refiner
 from vfscreen.networks.weights import Models, load_models, save_weights
+
+settings.register_profile("vfscreen", deadline=None)  # a busy machine is no fault
+settings.load_profile("vfscreen")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -54,6 +54,12 @@ def centre_of_bright_voxels(images: NDArray[np.float32]) -> tuple[Floats, Floats
     return centers, np.where(total > 0, 8.0, -8.0)
 
 
+def slow_localizer(images: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """A localizer that takes a second."""
+    time.sleep(1.0)
+    return centre_of_bright_voxels(images)
+
+
 def refuses_poison(images: NDArray[np.float32]) -> tuple[Floats, Floats]:
     """A localizer that raises for a whole batch when one of its studies is poisoned."""
     if images.max() > 0.9999:

@@ -226,7 +226,7 @@ def test_dying_hanging_and_raising_readers_cost_one_row_each(
         fakes.write_study(tmp_path / "in" / f"{name}.nii.gz")
     accident_prone = partial(pipeline.Screening, read=fakes.read_with_accidents)
     monkeypatch.setattr(pipeline, "Screening", accident_prone)
-    run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=2, time_limit_s=4.0)
+    run(tmp_path / "in", tmp_path / "out", models=fakes.fake_models(), workers=2, time_limit_s=10.0)
     rows = studies(tmp_path / "out")
     assert list(rows.index) == names
     assert set(rows.loc[["1_good", "3_good", "6_good", "7_good"], "status"]) <= MEASURED
@@ -240,6 +240,22 @@ def test_dying_hanging_and_raising_readers_cost_one_row_each(
     assert "exit code 3" in rows.loc["2_dies", "reason"]
     assert rows.loc["4_raises", "reason"].startswith("ZeroDivisionError in ")
     assert "foresaw" not in rows.loc["4_raises", "reason"]  # its text may repeat a header's
+
+
+def test_a_study_beside_one_accident_after_the_other_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1_good", "2_dies", "3_dies", "4_dies"):
+        fakes.write_study(tmp_path / "in" / f"{name}.nii.gz")
+    monkeypatch.setattr(pipeline, "Screening", partial(pipeline.Screening, read=fakes.read_with_accidents))
+    models = fakes.fake_models(localizer=fakes.slow_localizer)  # so the reader takes up the next meanwhile
+    run(tmp_path / "in", tmp_path / "out", models=models, workers=1)
+    assert studies(tmp_path / "out")["error"].fillna("").to_dict() == {
+        "1_good": "",
+        "2_dies": "reader_died",
+        "3_dies": "reader_died",
+        "4_dies": "reader_died",
+    }
 
 
 def test_studies_that_an_accident_cost_are_tried_again(

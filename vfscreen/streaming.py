@@ -317,7 +317,10 @@ class Screening:
                 self._lose(reader, died=False)
 
     def _lose(self, reader: Reader, *, died: bool) -> None:
-        """The study it was on gets its row; the others that it held are read again, once."""
+        """The study it was on gets its row; the others that it held are read again.
+
+        Where it was on none, nothing tells which of those it held is to blame: they are read again once.
+        """
         self._readers.remove(reader)
         exit_code = reader.end(grace_s=1.0 if died else 0.0)
         if not reader.has_started:
@@ -327,12 +330,13 @@ class Screening:
             passage = self._passages.get(study.study_id)
             if passage is None:
                 continue  # its row is written, only its volume was still to be dropped
-            if study.study_id == culprit or study.study_id in self._retried:
+            if study.study_id == culprit or (culprit is None and study.study_id in self._retried):
                 self._fail(passage, self._loss(exit_code, died))
-            else:
+                continue
+            if culprit is None:
                 self._retried.add(study.study_id)
-                del self._passages[study.study_id]
-                self._pending.appendleft(study)
+            del self._passages[study.study_id]
+            self._pending.appendleft(study)
         self._inputs = [item for item in self._inputs if self._is_current(item.passage)]
 
     def _loss(self, exit_code: int | None, died: bool) -> StudyError:
