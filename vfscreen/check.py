@@ -14,7 +14,7 @@ from vfscreen.discover.series import Series, verdicts
 from vfscreen.errors import NoSuitableSeries, StudyError
 from vfscreen.journal import check_without_names
 from vfscreen.readers import read_geometry
-from vfscreen.results import column, write_csv, write_parquet
+from vfscreen.results import column, working_copy, write_csv, write_parquet
 from vfscreen.settings import ReadSettings
 from vfscreen.study import StudyFiles, StudyHeader
 
@@ -54,16 +54,22 @@ def check(
     Raises InputError as `discover.survey` and where `out` holds pseudonyms, and OSError where `out` cannot be
     written.
     """
-    if out:  # refuse before the walk through an archive, which may take long
-        check_without_names(out)
-        out.mkdir(parents=True, exist_ok=True)
-    index = out / INDEX_NAME if out else None
-    studies = survey(source, settings, index=index, series=series)
-    rows = [row for found in studies for row in _rows(found, settings, series)]
-    if out:
-        write_parquet(rows, SERIES, out / "series.parquet")
-        write_csv(rows, SERIES, out / "series.csv")
+    if not out:
+        return _surveyed(source, settings, None, series)
+    with working_copy(out) as copy:
+        copy.bring()
+        check_without_names(copy.folder)  # refuse before the walk through an archive, which may take long
+        copy.folder.mkdir(parents=True, exist_ok=True)
+        rows = _surveyed(source, settings, copy.folder / INDEX_NAME, series)
+        write_parquet(rows, SERIES, copy.folder / "series.parquet")
+        write_csv(rows, SERIES, copy.folder / "series.csv")
+        copy.keep()
     return rows
+
+
+def _surveyed(source: Path, settings: ReadSettings, index: Path | None, series: Collection[str]) -> list[Row]:
+    studies = survey(source, settings, index=index, series=series)
+    return [row for found in studies for row in _rows(found, settings, series)]
 
 
 def _rows(found: FoundStudy, settings: ReadSettings, series: Collection[str]) -> Iterator[Row]:

@@ -11,9 +11,10 @@ from typing import Any
 from vfscreen import provenance
 from vfscreen.errors import InputError
 from vfscreen.journal import METHOD, Journal
-from vfscreen.pipeline import RunSummary, make_tables, put_aside
-from vfscreen.results import StudyKey, copy_parts, finished_studies, locked
+from vfscreen.pipeline import RunSummary, bring, make_tables, put_aside
+from vfscreen.results import StudyKey, copy_parts, finished_studies, locked, working_copy
 from vfscreen.shards import Shard
+from vfscreen.storage import path_of
 
 _GO_ON = "run its command again, which goes on where it stopped"
 
@@ -25,12 +26,13 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, fresh: bool = False
     missing, given twice or unfinished, where they were made in different ways or share a study, and for an
     `out` that holds results already or is unwritable.
     """
-    shards = [_shard(Path(folder)) for folder in folders]
+    shards = [_shard(path_of(folder)) for folder in folders]
     _check_made_alike(shards)
     _check_all_there(shards)
     keys = _studies(shards)
-    out = Path(out)
-    with locked(out):
+    with working_copy(path_of(out)) as copy, locked(copy.folder):
+        out = copy.folder
+        bring(copy)
         if fresh:
             put_aside(out)
         if (out / "parts").exists():
@@ -41,7 +43,7 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, fresh: bool = False
                 copy_parts(shard.folder, out)
         except OSError as error:
             raise InputError(f"The shards cannot be copied to {out}: {error}") from error
-        return make_tables(call, 0, None, keys)
+        return make_tables(call, 0, None, keys, copy)
 
 
 @dataclass(frozen=True)

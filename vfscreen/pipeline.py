@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
@@ -35,14 +36,17 @@ from vfscreen.results import (
     ResultWriter,
     StudyKey,
     StudyRecord,
+    WorkingCopy,
     consolidate,
     finished_studies,
     is_flagged,
     locked,
     set_aside,
+    working_copy,
 )
 from vfscreen.settings import Settings, Thumbnails
 from vfscreen.shards import Shard
+from vfscreen.storage import is_remote, path_of
 from vfscreen.streaming import RunOptions, Screening, n_device_threads
 from vfscreen.study import StudyFiles
 from vfscreen.threads import WriterThread, unwritable
@@ -175,7 +179,7 @@ def run(
     or holds results of another input, settings or weights; WeightsError for wrong weights; and
     VfscreenError when results cannot be written or the device fails; never for a single study.
     """
-    source, out, settings = Path(source), Path(out), settings or Settings()
+    source, out, settings = path_of(source), path_of(out), settings or Settings()
     if out.resolve() == source.resolve():
         raise InputError(
             f"{out} is the archive itself; give another folder for the results, such as {out}_results"
@@ -194,7 +198,9 @@ def run(
     if fresh and retry_failed:
         raise InputError("--fresh screens everything again and --retry-failed only some: choose one of them")
     keep_freed_memory()
-    with locked(out):
+    with working_copy(out) as copy, locked(copy.folder):
+        bring(copy)
+        out = copy.folder
         if pseudonyms:
             _check_has_no_names(out, fresh)
         elif fresh:
@@ -207,14 +213,14 @@ def run(
         if fresh:
             put_aside(out)
         computed_on = models.device if cluster is None else "each worker's own"
-        results, call = _open_results(out, method, computed_on, settings, options)
+        results, call = _open_results(copy, method, computed_on, settings, options)
         finished = finished_studies(out)
         for key in _superseded(listed, finished, names):
             results.withdraw(*key)
         studies = _with_row(wanted, finished, names) if retry_failed else wanted
         pending = _pending(studies, finished, names, retry_failed)
         tally = Tally(total=len(studies), before=len(studies) - len(pending))
-        work, usages = Work(out, settings, options, names), list[Usage]()
+        work, usages = Work(copy.out, settings, options, names), list[Usage]()
         try:
             progress(tally)
             if cluster is None:
@@ -227,8 +233,9 @@ def run(
                     progress(tally)
         finally:  # also after Ctrl-C: what is finished becomes tables
             _close(results)
+            bring(copy)  # what workers elsewhere wrote
             summary = make_tables(
-                call, tally.new, mean(usages), {study_key(study, names) for study in wanted}
+                call, tally.new, mean(usages), {study_key(study, names) for study in wanted}, copy
             )
         _check_rows(studies, out, names)
     return summary
@@ -373,16 +380,32 @@ def study_key(study: StudyFiles, names: Names) -> StudyKey:
 
 
 def _open_results(
-    out: Path, method: dict[str, Any], device: str, settings: Settings, options: RunOptions
+    copy: WorkingCopy, method: dict[str, Any], device: str, settings: Settings, options: RunOptions
 ) -> tuple[ResultWriter, Journal]:
     """The writer and the journal of this call. Raises InputError for an `out` that it must not add to."""
+    out = copy.folder
     try:
-        results = ResultWriter(out, settings.measure.threshold)
-        return results, Journal.begin(out, method, device, asdict(options), earlier_calls(out, method))
+        results = ResultWriter(out, settings.measure.threshold, writer=_writer(copy), written=copy.keep)
+        call = Journal.begin(out, method, device, asdict(options), earlier_calls(out, method))
+        copy.keep()
     except OSError as error:
         raise InputError(
-            f"Results cannot be written to {out}: {error}; make room, or choose another folder"
+            f"Results cannot be written to {copy.out}: {error}; make room, or choose another folder"
         ) from error
+    return results, call
+
+
+def _writer(copy: WorkingCopy) -> str:
+    """A name for parts on a storage that cannot be locked: no run replaces those of another."""
+    return uuid.uuid4().hex[:8] if is_remote(copy.out) else ""
+
+
+def bring(copy: WorkingCopy) -> None:
+    """Have here what is kept on object storage. Raises VfscreenError where it cannot be read."""
+    try:
+        copy.bring()
+    except OSError as error:
+        raise VfscreenError(f"Results cannot be read from {copy.out} ({error})") from error
 
 
 def _close(results: ResultWriter) -> None:
@@ -392,7 +415,9 @@ def _close(results: ResultWriter) -> None:
         raise unwritable(error) from error
 
 
-def make_tables(call: Journal, new: int, usage: Usage | None, wanted: Collection[StudyKey]) -> RunSummary:
+def make_tables(
+    call: Journal, new: int, usage: Usage | None, wanted: Collection[StudyKey], copy: WorkingCopy
+) -> RunSummary:
     """The tables of all that is finished, what they hold, and run.json; `wanted` is the input of the call.
 
     Raises VfscreenError when the disk refuses.
@@ -411,9 +436,10 @@ def make_tables(call: Journal, new: int, usage: Usage | None, wanted: Collection
         unscreened = len(set(wanted) - _rows(table))
         call.end(new, counts, seconds, asdict(usage) if usage else {}, unscreened)
         write_for_readers(call.out)
+        copy.keep()
     except OSError as error:
         raise unwritable(error) from error
-    return RunSummary(call.out, new=new, seconds=call.seconds(), usage=usage, **counts)
+    return RunSummary(copy.out, new=new, seconds=call.seconds(), usage=usage, **counts)
 
 
 def _rows(studies: pa.Table) -> set[StudyKey]:

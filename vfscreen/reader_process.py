@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 import traceback
 from collections import deque
@@ -26,6 +27,7 @@ from vfscreen.curve import SpineCurve
 from vfscreen.errors import FilesVanished, OutOfMemory, StudyError, UnexpectedError
 from vfscreen.localize import LocalizerInput, localizer_input
 from vfscreen.settings import ReadSettings, Settings
+from vfscreen.storage import is_remote, on_this_machine
 from vfscreen.straighten import Straightened, straightened
 from vfscreen.study import SourceImages, StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Volume
@@ -113,6 +115,8 @@ def as_study_error(error: Exception) -> StudyError:
 
 def _vanished(study: StudyFiles, error: BaseException) -> FilesVanished | None:
     """Where it is not the study's fault: a file is gone, or its disk or share gives no answer."""
+    if any(map(is_remote, study.files)):
+        return None  # it was fetched, or has an error that says why not
     gone = [path.name for path in study.files if not os.path.exists(path)]
     if gone:
         return FilesVanished(f"{len(gone)} of {len(study.files)} files are gone, the first is {gone[0]}")
@@ -134,7 +138,8 @@ class Reader:
     def __init__(self, settings: Settings, limits: ReaderLimits, read: ReadStudy) -> None:
         """Start the process; `read` is handed to it by name."""
         self.connection, theirs = _SPAWN.Pipe()
-        arguments = (theirs, settings, limits.memory_mib, read)
+        self._scratch = tempfile.TemporaryDirectory(prefix="vfscreen_", ignore_cleanup_errors=True)
+        arguments = (theirs, settings, limits.memory_mib, read, self._scratch.name)
         self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
         self._limit_s = limits.seconds
         with _environment(_ONE_THREAD):
@@ -177,6 +182,7 @@ class Reader:
         self._process.join(grace_s)
         self._process.kill()
         self._process.join()
+        self._scratch.cleanup()  # a reader that is killed leaves what it fetched
         self.connection.close()
         return self._process.exitcode
 
@@ -192,13 +198,16 @@ class Reader:
             self.command = None  # it died before; `receive` will tell, and this study is not the cause
 
 
-def _serve(connection: Connection, settings: Settings, memory_mib: int, read: ReadStudy) -> None:
+def _serve(
+    connection: Connection, settings: Settings, memory_mib: int, read: ReadStudy, scratch: str
+) -> None:
     """What runs in the reader: one reply to each command until the main process has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain there without saying of which study
     end_with_parent()
     keep_freed_memory()
     _limit_memory(memory_mib)
+    tempfile.tempdir = scratch
     work = _Work(settings, read)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send(Reply(None))
@@ -227,7 +236,8 @@ class _Work:
     def _do(self, command: Command) -> Prepared | Straightened | None:
         study_id = command.study.study_id
         if isinstance(command, Read):
-            image = self._read_study(command.study, self._settings.read)
+            with on_this_machine(command.study) as study:
+                image = self._read_study(study, self._settings.read)
             seen = localizer_input(image.volume, self._settings.localize)
             self._volumes[study_id] = image.volume
             return Prepared(seen, image.header, image.images)

@@ -40,17 +40,24 @@ def write_stream(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     Raises OSError when the disk refuses; errors of a share that may pass are waited for, some minutes,
     and `write` is then called again with a new stream.
     """
+    patiently(lambda: _replace(path, write), path, lambda error: error.errno in PASSING)
+
+
+def patiently(attempt: Callable[[], None], place: Path, is_passing: Callable[[OSError], bool]) -> None:
+    """Do what writes to a place, again and again for some minutes while its errors are passing ones.
+
+    Raises OSError as `attempt` does.
+    """
     for pause_s in PAUSES_S:
         try:
-            return _replace(path, write)
+            return attempt()
         except OSError as error:
-            if error.errno not in PASSING:
+            if not is_passing(error):
                 raise
-            log.warning(
-                "%s cannot be written (%s); the next attempt is in %d s", path, error.strerror, pause_s
-            )
+            reason = error.strerror or error
+            log.warning("%s cannot be written (%s); the next attempt is in %d s", place, reason, pause_s)
             time.sleep(pause_s)
-    return _replace(path, write)
+    attempt()
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], None]) -> None:

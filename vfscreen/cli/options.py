@@ -44,7 +44,35 @@ class Network(str, Enum):
     all = "all"
 
 
+def place(text: str) -> Path:
+    """A path, or a URL of object storage."""
+    if "://" not in text:
+        return Path(text)
+    from vfscreen.storage import path_of  # loads numpy
+
+    return path_of(text)
+
+
+def folder(text: str) -> Path:
+    """The same, and no file of this machine."""
+    if Path(text).is_file():
+        raise typer.BadParameter(f"Directory {text!r} is a file.")
+    return place(text)
+
+
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False, rich_help_panel="Output")]
+
+
+Results = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        help="Folder for the results, here or on object storage (s3://, gs://).",
+        metavar="<dir>",
+        parser=folder,
+        rich_help_panel="Output",
+    ),
+]
 
 
 DeviceOption = Annotated[
@@ -75,7 +103,12 @@ Series = Annotated[
 
 
 Archive = Annotated[
-    Path, typer.Argument(metavar="INPUT", help="Folder, NIfTI file or manifest (.csv, .parquet).")
+    Path,
+    typer.Argument(
+        metavar="INPUT",
+        help="Folder, NIfTI file or manifest (.csv, .parquet), here or on object storage (s3://, gs://).",
+        parser=place,
+    ),
 ]
 
 

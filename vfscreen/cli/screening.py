@@ -20,13 +20,14 @@ from vfscreen.cli.options import (
     Device,
     DeviceOption,
     Fresh,
-    Out,
     Paper,
+    Results,
     Series,
     Threshold,
     Thumbnails,
     Weights,
     Workers,
+    folder,
     settings_of,
 )
 from vfscreen.cli.shown import print_check, print_summary
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 def run(
     source: Archive,
-    out: Out,
+    out: Results,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first N studies.", rich_help_panel="Input")
     ] = None,
@@ -168,8 +169,10 @@ def run(
 
 
 def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The folders of all shards.")],
-    out: Out,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="OUT...", help="The folders of all shards.", parser=folder)
+    ],
+    out: Results,
     fresh: Fresh = False,
 ) -> None:
     """Put the folders of all shards of one archive together: the tables are those of one run.
@@ -192,7 +195,8 @@ def check(
         Path | None,
         typer.Option(
             help="Folder for series.csv and series.parquet; a run into it need not read the headers again.",
-            file_okay=False,
+            metavar="<dir>",
+            parser=folder,
             rich_help_panel="Output",
         ),
     ] = None,

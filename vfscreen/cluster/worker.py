@@ -24,7 +24,8 @@ from vfscreen import provenance
 from vfscreen.child_process import keep_freed_memory
 from vfscreen.errors import VfscreenError, WeightsError
 from vfscreen.pipeline import Work, for_this_machine, study_key
-from vfscreen.results import ResultWriter, finished_studies
+from vfscreen.results import ResultWriter, WorkingCopy, finished_studies, working_copy
+from vfscreen.storage import is_remote
 from vfscreen.study import StudyFiles
 from vfscreen.usage import Usage
 
@@ -91,8 +92,14 @@ def screen(packed: bytes) -> list[Usage]:
 
     work = replace(task.job.work, options=for_this_machine(task.job.work.options, task.job.sharing))
     usages: list[Usage] = []
-    screened = work.screen(studies, models, _results(task), usages, begin=lambda study: tell(study.study_id))
-    with closing(screened) as outcomes:
+    with (
+        working_copy(work.out) as copy,
+        closing(
+            work.screen(
+                studies, models, _results(task, copy), usages, begin=lambda study: tell(study.study_id)
+            )
+        ) as outcomes,
+    ):
         for outcome in outcomes:
             tell(outcome.study_id, count=outcome.count, flagged=outcome.flagged)
             if not _is_wanted(task, worker):
@@ -107,11 +114,11 @@ def _is_wanted(task: Task, worker: distributed.Worker) -> bool:
     return known is not None and known.state != "cancelled"
 
 
-def _results(task: Task) -> ResultWriter:
+def _results(task: Task, copy: WorkingCopy) -> ResultWriter:
     """Each attempt has a name of its own, since a worker that seems lost may still be writing."""
-    work = task.job.work
+    threshold = task.job.work.settings.measure.threshold
     writer = f"{task.name}-{uuid.uuid4().hex[:8]}"
-    return ResultWriter(work.out, work.settings.measure.threshold, writer=writer, after=task.job.after)
+    return ResultWriter(copy.folder, threshold, writer=writer, after=task.job.after, written=copy.keep)
 
 
 def _check(worker: distributed.Worker, job: Job) -> None:
@@ -147,7 +154,9 @@ def _models(job: Job) -> Models:
 
 
 def _log_into(out: Path, worker: distributed.Worker) -> None:
-    """Let what is logged in this process go to a file of its own."""
+    """Let what is logged in this process go to a file of its own; on object storage none can grow."""
+    if is_remote(out):
+        return
     path = out / LOGS / f"{re.sub(r'[^A-Za-z0-9.]+', '-', f'{worker.name}').strip('-')}.log"
     ours = logging.getLogger("vfscreen")
     files = [handler for handler in ours.handlers if isinstance(handler, logging.FileHandler)]

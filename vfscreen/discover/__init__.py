@@ -20,6 +20,7 @@ from vfscreen.discover.studies import FoundStudy, Look, stamped, studies_below, 
 from vfscreen.discover.walk import PACKED_SUFFIXES, alone, walk
 from vfscreen.errors import InputError
 from vfscreen.settings import ReadSettings
+from vfscreen.storage import check_reachable, is_remote
 from vfscreen.study import StudyFiles
 
 __all__ = ["FoundStudy", "discover", "survey"]
@@ -72,6 +73,8 @@ def survey(
 
 
 def _found(source: Path, look: Look) -> list[FoundStudy]:
+    if is_remote(source):
+        check_reachable(source)
     if source.name.upper() == "DICOMDIR" and source.is_file():
         source = source.parent  # which lists what lies below its folder
     if source.is_dir():
@@ -92,6 +95,8 @@ def _found(source: Path, look: Look) -> list[FoundStudy]:
 
 def _instead(missing: Path) -> str:
     """What may be meant by a path that is not there."""
+    if is_remote(missing):
+        return "see the spelling, and whether you may list it"
     there = next(folder for folder in missing.absolute().parents if folder.is_dir())
     if there == missing.absolute().parent:
         alike = get_close_matches(missing.name, [path.name for path in there.iterdir()], n=1)

@@ -35,6 +35,7 @@ from vfscreen.errors import StudyError, VfscreenError
 from vfscreen.readers import VOLUME_READERS
 from vfscreen.readers.common import cause
 from vfscreen.readers.dicom_headers import PREAMBLE_BYTES, Image, Kind, looks_like_dicom, read_images
+from vfscreen.storage import is_remote, map_requests, one_look
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def _indexed(folder: Folder, known: dict[str, Found]) -> IndexedFolder:
 
 def _read_all(paths: Sequence[Path]) -> Iterator[Found]:
     if len(paths) < PARALLEL_FROM_FILES:
-        yield from map(_read, paths)
+        yield from _read_chunk(paths)
         return
     chunks = [paths[start : start + CHUNK_FILES] for start in range(0, len(paths), CHUNK_FILES)]
     done, broken = 0, 0
@@ -199,10 +200,11 @@ def _processes() -> int:
 
 
 def _read_chunk(paths: Sequence[Path]) -> list[Found]:
-    return [_read(path) for path in paths]
+    return map_requests(_read, paths) if any(map(is_remote, paths)) else [_read(path) for path in paths]
 
 
 def _read(path: Path) -> Found:
+    path = one_look(path)
     try:
         if looks_like_dicom(path):
             return Found(read_images(path))
@@ -337,7 +339,7 @@ class _Store:
 
 
 def _key(folder: Folder) -> tuple[bytes]:
-    return (os.fsencode(os.path.abspath(folder.path)),)
+    return (os.fsencode(str(folder.path.absolute())),)
 
 
 def _encoded(folder: Folder, found: dict[str, Found]) -> bytes:

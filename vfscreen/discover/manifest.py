@@ -89,7 +89,8 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    table = pq.read_table(path)
+    with path.open("rb") as file:
+        table = pq.read_table(file)
     return table.column_names, table.to_pylist()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePath
 
 from vfscreen.study import StudyFiles
 
@@ -14,9 +15,18 @@ LONGEST_ID = 120
 
 def relative(root: Path, path: Path) -> str:
     """Posix path below the input; the input's own name for itself. A name that is not UTF-8 is escaped."""
+    shown: PurePath = path
     if path.is_relative_to(root):
-        path = path.relative_to(root) if path != root else Path(root.resolve().name)
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+        shown = path.relative_to(root) if path != root else PurePath(root.resolve().name)
+    return os.fsencode(shown.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def common_folder(folders: Collection[Path]) -> Path:
+    """The innermost folder that holds all of these."""
+    first = next(iter(folders))
+    return next(
+        folder for folder in (first, *first.parents) if all(other.is_relative_to(folder) for other in folders)
+    )
 
 
 def safe_id(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vfscreen.discover.index import VOLUME_SUFFIXES, IndexedFile, IndexedFolder, index, volume_reader
-from vfscreen.discover.names import order, relative, safe_id
+from vfscreen.discover.names import common_folder, order, relative, safe_id
 from vfscreen.discover.series import ArchiveImage, Series, choice, choose, nothing_suitable, series_of
 from vfscreen.discover.walk import COMPRESSED_SUFFIXES, PACKED_SUFFIXES, UNSUPPORTED_SUFFIXES, Folder
 from vfscreen.errors import (
@@ -90,7 +89,7 @@ def _dicom_studies(root: Path, images: Sequence[ArchiveImage], look: Look) -> li
     chosen = choose(series, look.wanted)
     used = chosen.images if chosen else tuple(images)
     files = tuple(one.path for one in used)
-    source = relative(root, Path(os.path.commonpath([path.parent for path in set(files)])))
+    source = relative(root, common_folder({path.parent for path in files}))
     study = StudyFiles(
         study_id=safe_id(kind.study_uid or source),
         source=source,

@@ -1,5 +1,6 @@
 """The folders and files of an archive, with sizes and times; nothing is opened.
 
+On object storage a folder is what shares a prefix, and listing one is a request.
 Links are followed, loops are not. Hidden names and what is neither file nor folder (a pipe would
 block who opens it) are left out.
 """
@@ -7,17 +8,22 @@ block who opens it) are left out.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
+
+from vfscreen.storage import is_remote, map_requests
 
 PACKED_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 """Of archives, each of which may be a study."""
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".z")
 """Of single files, each of which may be a slice; .nii.gz is none of them."""
+VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "updated", "mtime", "created")
+"""What object storages call that which changes with an object, the surest first."""
 UNSUPPORTED_SUFFIXES = (
     ".nrrd",
     ".nhdr",
@@ -56,8 +62,42 @@ class Folder:
 
 
 def walk(root: Path) -> list[Folder]:
-    """A folder and all below it, in order of their names."""
-    return list(_below(root, set()))
+    """A folder and all below it, in order of their names; on object storage level by level."""
+    return list(_below_remote(root) if is_remote(root) else _below(root, set()))
+
+
+def _below_remote(root: Path) -> Iterator[Folder]:
+    level = [root]
+    while level:
+        found = map_requests(_listed_remote, level)
+        yield from (folder for folder, _ in found)
+        level = [subfolder for _, subfolders in found for subfolder in sorted(subfolders)]
+
+
+def _listed_remote(path: Path) -> tuple[Folder, list[Path]]:
+    remote = cast(Any, path)
+    try:
+        entries = remote.fs.ls(remote.path, detail=True)
+    except Exception as error:  # each driver has errors of its own
+        return Folder(path, faults=(f"the folder cannot be listed: {type(error).__name__}",)), []
+    files, subfolders = [], []
+    for entry in entries:
+        own = entry["name"].rstrip("/")
+        name = own.rpartition("/")[2]
+        if own == remote.path.rstrip("/") or not is_visible(name):
+            continue  # an empty object of the folder's own name is how some programs make a folder
+        if entry["type"] == "directory":
+            subfolders.append(path / name)
+        else:
+            files.append(_remote_file(name, entry))
+    return Folder(path, tuple(sorted(files))), subfolders
+
+
+def _remote_file(name: str, entry: dict[str, Any]) -> File:
+    """An object, with a number that changes as its content does in place of a time."""
+    version = next((str(entry[key]) for key in VERSIONS if entry.get(key)), "")
+    digest = hashlib.sha256(version.encode()).digest()
+    return File(name, entry["size"], int.from_bytes(digest[:7], "big"))
 
 
 def _below(root: Path, seen: set[tuple[int, int]]) -> Iterator[Folder]:
@@ -102,7 +142,7 @@ def _listed(path: Path) -> tuple[Folder, list[Path]]:
 
 def listed(path: Path) -> Folder:
     """One folder, without its subfolders."""
-    return _listed(path)[0]
+    return (_listed_remote(path) if is_remote(path) else _listed(path))[0]
 
 
 def alone(path: Path) -> Folder:

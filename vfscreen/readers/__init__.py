@@ -13,6 +13,7 @@ from vfscreen.errors import ImplausibleValues, InconsistentGeometry, InputError,
 from vfscreen.readers import dicom, nifti
 from vfscreen.readers.dicom_instances import source_images
 from vfscreen.settings import ReadSettings
+from vfscreen.storage import on_this_machine, path_of
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Volume, VolumeGeometry
 
@@ -56,11 +57,12 @@ def read_volume(path: str | Path, settings: ReadSettings | None = None) -> Volum
     """
     from vfscreen.discover import discover  # which itself asks the readers
 
-    studies = discover(Path(path))
+    studies = discover(path_of(path))
     if len(studies) > 1:
         names = ", ".join(study.source for study in studies[:5])
         raise InputError(f"{path} holds {len(studies)} studies ({names} ...); name one of them")
-    return read_study(studies[0], settings or ReadSettings()).volume
+    with on_this_machine(studies[0]) as study:
+        return read_study(study, settings or ReadSettings()).volume
 
 
 def _reader(study: StudyFiles) -> ModuleType:

@@ -42,6 +42,7 @@ from vfscreen.readers.common import (
     to_hu,
 )
 from vfscreen.settings import ReadSettings
+from vfscreen.storage import one_look
 from vfscreen.study import StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Floats, Volume, VolumeGeometry, apply_affine, lps_from_ras, voxel_sizes_mm
 
@@ -87,7 +88,7 @@ def read_geometry(study: StudyFiles, settings: ReadSettings) -> tuple[VolumeGeom
 
     Raises UnreadableFile, MissingGeometry, InconsistentGeometry or TooLarge.
     """
-    _, geometry = _header(study.files[0])
+    _, geometry = _header(one_look(study.files[0]))
     return geometry, StudyHeader(patient_id=study.patient_id)
 
 
@@ -117,8 +118,14 @@ def _is_packed(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
-def _stream(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path)) if _is_packed(path) else path.open("rb")
+@contextmanager
+def _stream(path: Path) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        if _is_packed(path):
+            with gzip.open(file) as unpacked:
+                yield cast(BinaryIO, unpacked)
+        else:
+            yield file
 
 
 # --- the header ----------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 rows.py -> parts.py -> tables.py        schemas.py: every column
 a study    a run       the folder       folder.py: locks, run.json
+                                        copies.py: results on object storage
 """
 
+from vfscreen.results.copies import WorkingCopy, working_copy
 from vfscreen.results.files import valid, write_csv, write_parquet
 from vfscreen.results.folder import SET_ASIDE, locked, read_run_json, set_aside, write_run_json
 from vfscreen.results.parts import (
@@ -31,6 +33,7 @@ __all__ = [
     "Row",
     "StudyKey",
     "StudyRecord",
+    "WorkingCopy",
     "column",
     "consolidate",
     "copy_parts",
@@ -44,6 +47,7 @@ __all__ = [
     "thumbnail_path",
     "valid",
     "vertebra_rows",
+    "working_copy",
     "write_csv",
     "write_parquet",
     "write_run_json",

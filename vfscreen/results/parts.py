@@ -13,7 +13,7 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,10 +77,11 @@ class ResultWriter:
         *,
         writer: str = "",
         after: int | None = None,
+        written: Callable[[], None] = lambda: None,
     ) -> None:
         """Parts that `out` already holds stay, and numbering goes on after them, or after number `after`.
 
-        `writer` is a name that no other writer of `out` has.
+        `writer` is a name that no other writer of `out` has; `written` is called after each part.
         """
         self._out, self._threshold = out, threshold
         self._max_studies, self._max_seconds = max_studies, max_seconds
@@ -90,6 +91,7 @@ class ResultWriter:
             (out / folder).mkdir(parents=True, exist_ok=True)
         self._number = last_number(out) if after is None else after
         self._suffix = f"-{writer}" if writer else ""
+        self._written = written
         self._last_flush = time.monotonic()
 
     @property
@@ -155,6 +157,7 @@ class ResultWriter:
         self._number += 1
         self._studies, self._vertebrae = [], []
         self._last_flush = time.monotonic()
+        self._written()
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,8 @@ def _checksum(content: bytes) -> bytes:
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     """A file of a part; columns that an earlier version did not write are null."""
-    with pq.ParquetFile(path) as file:
+    content = pa.BufferReader(path.read_bytes())
+    with pq.ParquetFile(content) as file:
         if file.schema_arrow.equals(schema):
             return file.read(use_threads=False)  # in half the time
-    return pq.read_table(path, schema=schema)
+    return pq.read_table(content, schema=schema)

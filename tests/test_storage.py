@@ -1,0 +1,208 @@
+"""Archives and results on object storage, beside the same on disk."""
+
+from __future__ import annotations
+
+import io
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pandas as pd
+import pytest
+from object_storage import bucket, storage, uploaded  # noqa: F401
+
+from vfscreen.discover import discover
+from vfscreen.errors import FilesVanished, InputError
+from vfscreen.merge import merge
+from vfscreen.pipeline import RunSummary, run
+from vfscreen.results.copies import working_copy
+from vfscreen.shards import Shard
+from vfscreen.storage import HEADER_BYTES, is_remote, on_this_machine, one_look, path_of
+from vfscreen.study import StudyFiles
+
+SAMPLES = Path(__file__).parents[1] / "sample_data"
+OF_ITS_PLACE = ("files_digest", "seconds")  # columns that differ, or begin so
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fakes.write_nine_studies(tmp_path_factory.mktemp("archive"))
+
+
+def screened(source: str | Path, out: str | Path, **options: Any) -> RunSummary:
+    return run(source, out, models=fakes.fake_models(), **{"workers": 1, **options})
+
+
+def tables(out: str | Path) -> dict[str, pd.DataFrame]:
+    found = {}
+    for name in ("studies", "vertebrae", "patients"):
+        with (path_of(out) / f"{name}.parquet").open("rb") as file:
+            table = pd.read_parquet(file)
+        found[name] = table.drop(columns=[c for c in table.columns if c.startswith(OF_ITS_PLACE)])
+    return found
+
+
+def assert_same_tables(one: str | Path, other: str | Path) -> None:
+    for (name, table), same in zip(tables(one).items(), tables(other).values(), strict=True):
+        pd.testing.assert_frame_equal(table, same, obj=name)
+
+
+def found(source: Path) -> list[tuple[Any, ...]]:
+    """The studies, but for where their files are."""
+    return [
+        (
+            replace(study, files=(), stamp="", error=None),
+            repr(study.error),
+            [file.name for file in study.files],
+        )
+        for study in discover(source)
+    ]
+
+
+def test_an_archive_holds_the_same_studies_on_object_storage_as_on_disk(storage, bucket, tmp_path):  # noqa: F811
+    for name in ("normal", "missing_slice"):
+        shutil.copytree(SAMPLES / name, tmp_path / name)
+    for path in sorted((tmp_path / "normal").iterdir())[8:]:
+        path.unlink()
+    shutil.copy(SAMPLES / "nifti.nii.gz", tmp_path)
+    (tmp_path / "missing_slice" / "empty").touch()
+    remote = path_of(uploaded(storage, tmp_path, f"{bucket}/archive"))
+    assert found(remote) == found(tmp_path)
+    assert all(is_remote(file) for study in discover(remote) for file in study.files)
+
+
+def test_an_object_that_was_replaced_is_another_study(storage, bucket, archive):  # noqa: F811
+    content = (archive / "healthy_0.nii.gz").read_bytes()
+    place = path_of(f"{bucket}/archive/study.nii.gz")
+    place.write_bytes(content)
+    before = discover(place.parent)
+    assert discover(place.parent) == before
+    place.write_bytes(content[:4] + bytes([content[4] ^ 1]) + content[5:])  # the time in gzip's header
+    assert discover(place.parent)[0].stamp != before[0].stamp
+
+
+def test_a_run_from_object_storage_into_it_gives_the_tables_of_one_on_disk(
+    storage,  # noqa: F811
+    bucket,  # noqa: F811
+    archive,
+    tmp_path,
+):
+    source, out = uploaded(storage, archive, f"{bucket}/archive"), f"{bucket}/results"
+    summary = screened(source, out, workers=2)
+    on_disk = screened(archive, tmp_path / "results")
+    assert (summary.studies, summary.flagged, summary.failed) == (9, on_disk.flagged, on_disk.failed)
+    assert str(summary.out) == out
+    assert_same_tables(out, tmp_path / "results")
+    kept = {key.split("/results/")[1] for key in storage.find(out)}
+    assert {"run.json", "flagged.csv", "flagged.xlsx", "report.html", "index.sqlite"} <= kept
+    assert {name for name in kept if name.startswith("thumbnails/")} == {
+        f"thumbnails/{path.name}" for path in (tmp_path / "results" / "thumbnails").iterdir()
+    }
+    assert screened(source, out).new == 0
+
+
+def test_a_run_goes_on_with_what_another_machine_left(storage, bucket, archive, tmp_path):  # noqa: F811
+    out = f"{bucket}/results"
+    assert screened(archive, out, limit=4).new == 4
+    for name in ("studies.parquet", "run.json"):  # and one that was killed before its tables
+        assert storage.exists(f"{out}/{name}")
+    storage.rm(f"{out}/studies.parquet")
+    assert screened(archive, out).new == 5
+    screened(archive, tmp_path)
+    assert_same_tables(out, tmp_path)
+
+
+def test_a_fresh_start_sets_aside_what_the_storage_holds(storage, bucket, archive):  # noqa: F811
+    out = f"{bucket}/results"
+    screened(archive, out, limit=4)
+    assert screened(archive, out, limit=2, fresh=True).studies == 2
+    assert len(storage.glob(f"{out}/set_aside/*/studies.parquet")) == 1
+    assert screened(archive, out, limit=2).new == 0
+
+
+def test_shards_on_object_storage_are_merged(storage, bucket, archive, tmp_path):  # noqa: F811
+    shards = [f"{bucket}/shard_{number}" for number in (1, 2)]
+    for number, out in enumerate(shards, 1):
+        screened(archive, out, shard=Shard(number, 2))
+    merge(shards, f"{bucket}/all")
+    screened(archive, tmp_path)
+    assert_same_tables(f"{bucket}/all", tmp_path)
+
+
+def test_workers_of_a_cluster_share_object_storage(storage, bucket, archive, tmp_path):  # noqa: F811
+    distributed = pytest.importorskip("distributed", reason="the extra vfscreen[cluster] is not installed")
+    from vfscreen.cluster.dispatch import DaskCluster
+    from vfscreen.cluster.places import local_cluster
+
+    source, out = uploaded(storage, archive, f"{bucket}/archive"), f"{bucket}/results"
+    with local_cluster(2, "cpu") as cluster, distributed.Client(cluster, set_as_default=False) as client:
+        workers = DaskCluster(client, fakes.fake_models, fakes.PROVENANCE)
+        assert screened(source, out, cluster=workers).new == 9
+        assert screened(source, out, cluster=workers).new == 0
+    screened(archive, tmp_path)
+    assert_same_tables(out, tmp_path)
+    assert storage.exists(f"{out}/thumbnails/fractured.png")
+
+
+def test_a_part_is_kept_before_the_run_ends(storage, bucket, tmp_path):  # noqa: F811
+    with working_copy(path_of(bucket)) as copy:
+        for name in ("b.studies.parquet", "a.vertebrae.parquet", ".hidden"):
+            (copy.folder / name).write_bytes(b"1")
+        copy.keep()
+        assert sorted(storage.ls(bucket, detail=False)) == [
+            f"{bucket[5:]}/a.vertebrae.parquet",
+            f"{bucket[5:]}/b.studies.parquet",
+        ]
+        (copy.folder / "a.vertebrae.parquet").unlink()
+        storage.pipe(f"{bucket}/c", b"of another machine")
+        copy.keep()
+        copy.bring()
+        assert storage.ls(bucket, detail=False) == [f"{bucket[5:]}/b.studies.parquet", f"{bucket[5:]}/c"]
+        assert (copy.folder / "c").read_bytes() == b"of another machine"
+
+
+def test_objects_that_are_gone_are_files_vanished(storage, bucket):  # noqa: F811
+    study = StudyFiles("id", "source", (path_of(f"{bucket}/a.dcm"),))
+    with pytest.raises(FilesVanished, match="gone from the storage"), on_this_machine(study):
+        pass
+
+
+def test_files_of_one_name_in_two_folders_stay_apart(storage, bucket):  # noqa: F811
+    for folder in ("x", "y"):
+        storage.pipe(f"{bucket}/{folder}/1.dcm", folder.encode())
+    files = tuple(path_of(f"{bucket}/{folder}/1.dcm") for folder in ("x", "y", "x"))
+    with on_this_machine(StudyFiles("id", "source", files)) as local:
+        assert [path.read_bytes() for path in local.files] == [b"x", b"y", b"x"]
+    assert not local.files[0].exists()
+
+
+@pytest.mark.parametrize("size", [0, 100, HEADER_BYTES, HEADER_BYTES + 1, 5 * HEADER_BYTES])
+def test_a_header_is_read_from_afar_as_from_disk(storage, bucket, size):  # noqa: F811
+    chance = random.Random(size)
+    content = chance.randbytes(size)
+    storage.pipe(f"{bucket}/file", content)
+    with one_look(path_of(f"{bucket}/file")).open("rb") as remote, io.BytesIO(content) as local:
+        for _ in range(20):
+            whence = chance.choice([io.SEEK_SET, io.SEEK_END])
+            place = chance.randint(-size, 0) if whence else chance.randint(0, size + 10)
+            count = chance.choice([0, 1, 132, HEADER_BYTES, 2 * HEADER_BYTES, -1])
+            assert remote.seek(place, whence) == local.seek(place, whence)
+            assert remote.read(count) == local.read(count)
+
+
+def test_a_storage_without_an_answer_is_an_error_before_the_run(storage, bucket, monkeypatch, archive):  # noqa: F811
+    type(storage).clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"s3://.*cannot be reached"):
+        screened(f"{bucket}/archive", "results")
+    type(storage).clear_instance_cache()
+
+
+def test_a_local_url_is_a_path_and_an_unknown_one_is_refused(tmp_path):
+    assert path_of(f"file://{tmp_path}/x") == tmp_path / "x"
+    assert path_of("results") == Path("results")
+    with pytest.raises(InputError, match="nonsense://x cannot be opened"):
+        path_of("nonsense://x")
