@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pandas as pd
 import pytest
 from object_storage import bucket, storage, uploaded  # noqa: F401
 
+from vfscreen.cli import main
 from vfscreen.discover import discover
 from vfscreen.errors import FilesVanished, InputError
 from vfscreen.merge import merge
+from vfscreen.networks import weights
 from vfscreen.pipeline import RunSummary, run
 from vfscreen.results.copies import working_copy
 from vfscreen.shards import Shard
@@ -102,6 +105,29 @@ def test_a_run_from_object_storage_into_it_gives_the_tables_of_one_on_disk(
         f"thumbnails/{path.name}" for path in (tmp_path / "results" / "thumbnails").iterdir()
     }
     assert screened(source, out).new == 0
+
+
+def test_the_commands_take_urls(storage, bucket, archive, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(weights, "load_models", lambda folder=None, device="auto": fakes.fake_models())
+    source = uploaded(storage, archive, f"{bucket}/archive")
+    commands = {
+        f"run {source} --out {bucket}/1 --shard 1/2 --workers 1": 0,
+        f"run {source} --out {bucket}/2 --shard 2/2 --workers 1": 1,  # it has those that cannot be measured
+        f"merge {bucket}/1 {bucket}/2 --out {bucket}/all": 0,
+        f"check {source} --out {bucket}/checked": 0,
+    }
+    assert {command: run_command(monkeypatch, command) for command in commands} == commands
+    shown = capsys.readouterr().out
+    assert f"Next: open {bucket}/all/report.html in a browser." in shown
+    assert storage.exists(f"{bucket}/all/report.html")
+    assert storage.exists(f"{bucket}/checked/series.csv")
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, command: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["vfscreen", *command.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
 
 
 def test_a_run_goes_on_with_what_another_machine_left(storage, bucket, archive, tmp_path):  # noqa: F811

@@ -57,7 +57,7 @@ class UnreadableFile(StudyError):
 
 
 class FilesVanished(StudyError):
-    """A file that was there when the archive was listed is gone, or its disk or share gives no answer."""
+    """A file that was listed is gone, or its disk, share or object storage gives no answer."""
 
     code = "files_vanished"
     advice = (

@@ -28,7 +28,8 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     """How the studies ended, each one where they are few, and where the results are."""
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(summary.out / "studies.parquet").to_pylist()
+    with (summary.out / "studies.parquet").open("rb") as file:  # which may be on object storage
+        rows = pq.read_table(file).to_pylist()
     console.print(_outcome_table(rows))
     lines = [
         f"{_counted(summary.studies)}, {summary.flagged} flagged; "
