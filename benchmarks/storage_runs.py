@@ -19,6 +19,7 @@ import s3fs
 import typer
 
 PORT = 18787
+PAUSES_S = (5.0, 20.0)  # from a start to the kill
 BUCKET = "s3://vfscreen-benchmark"
 STAMP = "files_digest"  # it comes from the objects' tags, on disk from the files' times
 
@@ -42,7 +43,7 @@ def main(
         on_disk = _timed(archive, folder / "disk")
         remote = _timed(f"{BUCKET}/archive", f"{BUCKET}/results")
         kept = _fetched(storage, "results", folder)
-        rounds = _kill(f"{BUCKET}/killed", kills, remote["seconds"], np.random.default_rng(seed))
+        rounds = _kill(f"{BUCKET}/killed", kills, np.random.default_rng(seed))
         figures = {
             "studies": studies,
             "disk": on_disk,
@@ -86,15 +87,15 @@ def _timed(source: str | Path, out: str | Path) -> dict[str, Any]:
     return {"code": ended.code, "seconds": round(ended.seconds, 1), "cpu_s": round(cpu_s, 1)}
 
 
-def _kill(out: str, kills: int, seconds: float, rng: np.random.Generator) -> dict[str, int]:
-    """SIGKILL after a random share of the time that a run takes; then calls until nothing is left."""
+def _kill(out: str, kills: int, rng: np.random.Generator) -> dict[str, int]:
+    """SIGKILL at random moments; then calls until nothing is left."""
     killed = 0
     for _ in range(kills):
         process = subprocess.Popen(
             _command(f"{BUCKET}/archive", out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            process.wait(float(rng.uniform(0.1, 0.6)) * seconds)
+            process.wait(float(rng.uniform(*PAUSES_S)))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

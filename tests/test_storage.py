@@ -168,9 +168,12 @@ def test_workers_of_a_cluster_share_object_storage(storage, bucket, archive, tmp
         workers = DaskCluster(client, fakes.fake_models, fakes.PROVENANCE)
         assert screened(source, out, cluster=workers).new == 9
         assert screened(source, out, cluster=workers).new == 0
-    screened(archive, tmp_path)
-    assert_same_tables(out, tmp_path)
-    assert storage.exists(f"{out}/thumbnails/fractured.png")
+        screened(archive, tmp_path)
+        assert_same_tables(out, tmp_path)
+        assert storage.exists(f"{out}/thumbnails/fractured.png")
+        storage.put(str(archive / "healthy_0.nii.gz"), f"{source}/fractured.nii.gz")  # another scan
+        assert screened(source, out, cluster=workers).flagged == 0
+    assert not storage.exists(f"{out}/thumbnails/fractured.png")
 
 
 def test_a_part_is_kept_before_the_run_ends(storage, bucket, tmp_path):  # noqa: F811

@@ -219,6 +219,9 @@ def run(
             results.withdraw(*key)
         studies = _with_row(wanted, finished, names) if retry_failed else wanted
         pending = _pending(studies, finished, names, retry_failed)
+        if cluster is not None and is_remote(copy.out):  # whose workers cannot see what was kept of a study
+            for key in finished.keys() & {study_key(study, names) for study in pending}:
+                results.withdraw(*key)
         tally = Tally(total=len(studies), before=len(studies) - len(pending))
         work, usages = Work(copy.out, settings, options, names), list[Usage]()
         try:

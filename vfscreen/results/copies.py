@@ -6,6 +6,7 @@ there, so that whoever goes on, on whatever machine, finds it.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from pathlib import Path
 from vfscreen.results.folder import SET_ASIDE
 from vfscreen.storage import check_reachable, fetch, is_remote, names_below, remove, send
 from vfscreen.whole_files import patiently
+
+log = logging.getLogger(__name__)
 
 _Stamp = tuple[int, int]  # size and time
 
@@ -30,6 +33,7 @@ def working_copy(out: Path) -> Iterator[WorkingCopy]:
         return
     check_reachable(out)
     with tempfile.TemporaryDirectory(prefix="vfscreen_") as folder:
+        log.info("Results of %s are worked on in %s.", out, folder)
         yield WorkingCopy(out, Path(folder))
 
 
