@@ -122,13 +122,13 @@ def main(
         rows = [row for scores in track(found, "screening", patients) for row in scores]
     table = pd.DataFrame(rows)
     figures = [
-        _row(table[table.protocol == protocol], protocol, variant)
+        row_of(table[table.protocol == protocol], protocol, variant)
         for protocol in PROTOCOL_NAMES
         for variant in names
     ]
     about = {"patients": patients, "seed": seed, "machine": provenance.machine()}
     out.write_text(json.dumps({**about, "figures": figures}, indent=1) + "\n")
-    _show(Console(width=180), figures)
+    show(Console(width=180), figures)
 
 
 def score_patient(weights: Path | None, seed: int, names: list[str], index: int) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def score_patient(weights: Path | None, seed: int, names: list[str], index: int)
     return rows
 
 
-def _row(table: pd.DataFrame, protocol: str, variant: str) -> dict[str, Any]:
+def row_of(table: pd.DataFrame, protocol: str, variant: str) -> dict[str, Any]:
     own, shipped = (table[table.method == name] for name in (variant, "shipped"))
     figures = with_intervals(own, repeats=200)
     errors = {name: _by_patient(own, name) - _by_patient(shipped, name) for name in ("height", "ratio")}
@@ -173,7 +173,7 @@ def _by_patient(table: pd.DataFrame, name: str) -> pd.Series:
     return pd.Series(errors, table.index).groupby(table.patient).mean()
 
 
-def _show(console: Console, figures: list[dict[str, Any]]) -> None:
+def show(console: Console, figures: list[dict[str, Any]]) -> None:
     for protocol in PROTOCOL_NAMES:
         differences = ("height against shipped", "ratio against shipped")
         table = Table("variant", "CPU s", *FIGURES, *differences, title=protocol)
