@@ -5,7 +5,9 @@ import json
 import shutil
 import time
 from datetime import datetime
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from made_run import study, write_run
@@ -502,6 +504,37 @@ def test_all_text_stands_out_from_its_ground(page, scheme, is_open):
     assert [(round(ratio, 2), text) for ratio, text in contrasts if ratio < 4.5] == []
 
 
+AXE = """
+const [tags, done] = arguments;
+axe.run(document, { runOnly: tags }).then(({ passes, violations }) =>
+  done([passes.length, violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`))]));
+"""
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def axe_core():
+    package = find_spec("axe_playwright_python")
+    if not package:
+        pytest.skip("axe-playwright-python, which holds axe-core, is not installed")
+    return (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_mend(page, scheme, axe_core):
+    colours(page, scheme)
+    page.find_element(By.CSS_SELECTOR, "#unmeasured summary").click()
+    page.execute_script(axe_core)
+    for view in ("page", "large view", "keys"):
+        if view == "large view":
+            by_id(page, "start").click()
+        if view == "keys":
+            press(page, "s", "?")
+        passes, violations = page.execute_async_script(AXE, TAGS)
+        assert passes > 20
+        assert violations == []
+
+
 CONTROLS = ("button", "input:not([hidden])", "select", "textarea", "summary", "[role=group]", "[role=region]")
 
 
@@ -552,6 +585,7 @@ def test_what_happens_is_told_to_a_screen_reader(page):
     said = by_id(page, "case-said")
     assert (said.aria_role, said.text) == ("status", "P1: fracture, kept; 1 of 4 read")
     assert by_id(page, "case").accessible_name == "P1"
+    assert by_id(page, "next").accessible_name.strip() == "Next"
     assert by_id(page, "picture").accessible_name.startswith("Straightened and sagittal picture of P1")
 
 
