@@ -16,6 +16,7 @@ from vfscreen.adjudication.reading import read_verdicts
 from vfscreen.adjudication.verdicts import COLUMNS
 from vfscreen.errors import UnreadableFile
 from vfscreen.report.page import write_page
+from vfscreen.report.picture import LEFT, SHEET_WIDTH
 from vfscreen.study import Doubt
 
 pytest.importorskip("selenium", reason="selenium is not installed, so no browser is driven")
@@ -196,6 +197,14 @@ def test_every_flagged_study_has_a_card_with_its_numbers_the_worst_first(page):
     ):
         assert part in text
     assert "Partial: spine at edge" in of_patient(page, "P2").text
+
+
+def test_a_card_shows_the_spine_without_the_labels_beside_it(page):
+    image = of_patient(page, "P1").find_element(By.TAG_NAME, "img")
+    script = "return [arguments[0].style.getPropertyValue('--spine'), arguments[0].naturalHeight]"
+    wait(page, lambda: page.execute_script(script, image)[0])
+    shown, height = page.execute_script(script, image)
+    assert float(shown) * height == pytest.approx(LEFT + SHEET_WIDTH)
 
 
 @pytest.mark.parametrize(

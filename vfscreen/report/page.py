@@ -32,6 +32,7 @@ from vfscreen.errors import StudyError
 from vfscreen.measure import MILD, THRESHOLDS, grade
 from vfscreen.pages import meaning, study_errors
 from vfscreen.quality import VERTEBRA_DOUBTS
+from vfscreen.report.picture import LEFT, SHEET_WIDTH
 from vfscreen.study import HEIGHTS
 from vfscreen.whole_files import write_whole
 
@@ -83,6 +84,7 @@ def page(out: Path) -> str:
         "grades": list(GRADES),
         "columns": list(COLUMNS),
         "doubts": DOUBTS,
+        "spine": LEFT + SHEET_WIDTH,  # px of a picture, from its left
         "cases": _cases(flagged, out / "vertebrae.parquet", max(threshold, MILD)),
         "unmeasured": _unmeasured(studies, run["input"]),
     }

@@ -151,9 +151,9 @@ class _Sheet:
         return to_fill[-1] if to_fill else len(self.columns) - 1
 
     def _format(self, book: Any, column: _Column) -> Any:
-        look = {"num_format": column.number_format, "text_wrap": self.wraps, "valign": "vcenter"}
-        if column.number_format == "@":
-            look["indent"] = 1
+        look = {"num_format": column.number_format, "text_wrap": self.wraps, "valign": "vcenter", "indent": 1}
+        if column.number_format != "@":
+            look["align"] = "right"
         return book.add_format(look | (_TO_FILL if column.is_to_fill else {}))
 
     def _set_height(self, number: int, row: Row, least_px: int) -> None:
@@ -309,7 +309,7 @@ def _columns(schema: pa.Schema, names: Sequence[str]) -> list[_Column]:
 
 def _column(field: pa.Field) -> _Column:
     meaning, unit = (field.metadata[key].decode() for key in (b"meaning", b"unit"))
-    return _Column(field.name, meaning, unit, _number_format(field))
+    return _Column(field.name, meaning.replace("`", ""), unit, _number_format(field))
 
 
 def _number_format(field: pa.Field) -> str:
