@@ -1,7 +1,7 @@
 """Remakes the screenshots of docs/pictures/: terminal.svg, report*.png and workbook.png.
 
-Simulated patients only. Needs chromium, chromedriver, LibreOffice's soffice, pdftoppm and the `dev` extra; takes
-one to three minutes.
+Simulated patients only. Needs chromium, chromedriver, LibreOffice's soffice, pdftoppm and the `dev` extra;
+takes one to three minutes.
 """
 
 from __future__ import annotations

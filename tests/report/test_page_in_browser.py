@@ -1,4 +1,4 @@
-"""report.html in headless Chromium and Firefox: by mouse, by keyboard alone, and what a screen reader gets of it."""
+"""report.html in headless Chromium and Firefox: by mouse, by keys alone, and what a screen reader gets."""
 
 import csv
 import json
@@ -110,9 +110,9 @@ def page(browser, out, downloads):
 
 def colours(browser, scheme):
     if browser.name == "firefox":
-        override = "Services.prefs.setIntPref('layout.css.prefers-color-scheme.content-override', arguments[0])"
+        name, value = "layout.css.prefers-color-scheme.content-override", ["dark", "light"].index(scheme)
         with browser.context(browser.CONTEXT_CHROME):
-            browser.execute_script(override, ["dark", "light"].index(scheme))
+            browser.execute_script("Services.prefs.setIntPref(...arguments)", name, value)
     else:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
