@@ -135,12 +135,12 @@ def test_a_skipped_study_says_so():
 
 def test_a_partial_study_gives_the_reasons_that_made_it_partial():
     doubts = (
-        Doubt("few_vertebrae", "Only 2 seen.", True),
-        Doubt("noisy", "Much noise."),
-        Doubt("cut", "Cut.", True),
+        Doubt("few_vertebrae", "only 2 seen", True),
+        Doubt("noisy", "much noise"),
+        Doubt("cut", "cut off", True),
     )
     row = study_row(record("a", 0.9, status="partial", doubts=doubts), 0.74)
-    assert row["reason"] == "Only 2 seen. Cut."
+    assert row["reason"] == "only 2 seen; cut off"
     assert row["quality"] == ["few_vertebrae", "noisy", "cut"]
 
 
@@ -185,7 +185,7 @@ def test_a_date_that_is_none_becomes_null(caplog):
 
 
 def test_tables_keep_schema_units_and_values(tmp_path):
-    doubt = Doubt("noisy", "Much noise.")
+    doubt = Doubt("noisy", "much noise")
     write(tmp_path, record("a", 0.9, 0.7, doubts=(doubt,)), record("b", error=ReaderDied("x")))
     consolidate(tmp_path)
     for name, schema in (("studies", STUDIES), ("vertebrae", VERTEBRAE), ("patients", PATIENTS)):

@@ -107,7 +107,7 @@ class Journal:
             "command": sys.argv
             if method["pseudonyms"] is None
             else None,  # it may name a series or a patient
-            "versions": provenance.versions(),
+            "versions": provenance.versions(*["highdicom"] * bool(options["dicom_sr"])),
             "options": dict(options),
             "machine": {**provenance.machine(), "device": device},
         }

@@ -16,12 +16,12 @@ from vfscreen import __version__
 _PACKAGES = ("torch", "numpy", "scipy", "pydicom", "nibabel", "pyarrow")
 
 
-def versions() -> dict[str, str]:
-    """Versions of vfscreen, Python and the packages that results depend on."""
+def versions(*others: str) -> dict[str, str]:
+    """Versions of vfscreen, Python and the packages that results depend on, and of others."""
     return {
         "vfscreen": __version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
+        **{name: version(name) for name in (*_PACKAGES, *others)},
     }
 
 

@@ -157,7 +157,7 @@ def _edge(sheet: Sheet, settings: QualitySettings) -> Doubt | None:
 def _few(kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
     if len(kept) >= settings.min_vertebrae:
         return None
-    reason = f"only {len(kept)} whole vertebrae could be measured"
+    reason = f"only {len(kept)} whole vertebra{'e' * (len(kept) > 1)} could be measured"
     if not kept:
         reason = "no whole vertebra could be measured: the image ends in the spine or does not show it"
     return Doubt("few_vertebrae", reason, partial=True)
@@ -170,7 +170,7 @@ def _gap(kept: Sequence[Detection], settings: QualitySettings) -> Doubt | None:
     above = int(steps.argmax()) + 1
     return Doubt(
         "vertebra_missed",
-        f"{steps.max():.0f} mm lie between vertebra {above} and {above + 1}: one may have been missed",
+        f"{steps.max():.0f} mm lie between vertebrae {above} and {above + 1}: one may have been missed",
         partial=True,
     )
 

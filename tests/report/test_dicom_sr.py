@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -277,12 +279,16 @@ def test_the_tables_are_those_of_a_run_without_reports(archive, reported, tmp_pa
         pd.testing.assert_frame_equal(one.drop(columns=seconds), other.drop(columns=seconds))
 
 
+def test_run_json_tells_what_wrote_the_reports(reported):
+    assert json.loads((reported / "run.json").read_text())["versions"]["highdicom"] == version("highdicom")
+
+
 def test_a_run_that_goes_on_adds_those_of_the_new_studies(archive, reported, tmp_path, caplog):
     screened(archive, tmp_path, dicom_sr=True, limit=1)
     assert len(names(tmp_path)) == 1
     screened(archive, tmp_path, dicom_sr=True)
     assert names(tmp_path) == names(reported)
-    assert caplog.text.count("1 measured studies have no DICOM SR: NIfTI") == 1
+    assert caplog.text.count("Measured studies without a DICOM SR: 1. NIfTI") == 1
 
 
 def test_a_repeated_run_makes_no_second_report(archive, reported, tmp_path):

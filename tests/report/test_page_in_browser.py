@@ -1,11 +1,13 @@
-"""report.html in headless Chromium: by mouse, by keyboard alone, and what a screen reader gets of it."""
+"""report.html in headless Chromium and Firefox: by mouse, by keys alone, and what a screen reader gets."""
 
 import csv
 import json
 import shutil
 import time
 from datetime import datetime
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from made_run import study, write_run
@@ -14,20 +16,18 @@ from vfscreen.adjudication.reading import read_verdicts
 from vfscreen.adjudication.verdicts import COLUMNS
 from vfscreen.errors import UnreadableFile
 from vfscreen.report.page import write_page
+from vfscreen.report.picture import LEFT, SHEET_WIDTH
 from vfscreen.study import Doubt
 
 pytest.importorskip("selenium", reason="selenium is not installed, so no browser is driven")
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.chrome.service import Service as ChromeDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.firefox.service import Service as GeckoDriver
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed, so no browser is driven"
-)
 FLAGS = (
     *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
     *("disable-background-networking", "disable-component-update", "window-size=1400,900"),
@@ -55,17 +55,45 @@ def downloads(tmp_path_factory):
     return tmp_path_factory.mktemp("downloads")
 
 
-@pytest.fixture(scope="module")
-def browser(downloads, tmp_path_factory):
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
+def browser(request, downloads, tmp_path_factory):
+    begin = {"chromium": chromium, "firefox": firefox}[request.param]
+    browser = begin(downloads, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.quit()
+
+
+def installed(*names):
+    """The first of these programs that is there."""
+    paths = [path for name in names if (path := shutil.which(name))]
+    return paths[0] if paths else pytest.skip(f"{names[0]} is not installed")
+
+
+def chromium(downloads, profile):
     options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
+    options.binary_location = installed("chromium")
+    for flag in (*FLAGS, f"user-data-dir={profile}"):
         options.add_argument(f"--{flag}")
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options, Service(DRIVER))
-    yield browser
-    browser.quit()
+    return webdriver.Chrome(options, ChromeDriver(installed("chromedriver")))
+
+
+def firefox(downloads, profile):
+    options = webdriver.FirefoxOptions()
+    options.binary_location = installed("firefox", "firefox-esr")
+    for flag in ("-headless", "-remote-allow-system-access", "-width", "1400", "-height", "900"):
+        options.add_argument(flag)
+    options.set_preference("browser.download.folderList", 2)  # where the next line says
+    options.set_preference("browser.download.dir", str(downloads))
+    return webdriver.Firefox(options, GeckoDriver(installed("geckodriver")))
+
+
+def devtools(browser, command, arguments):
+    """What Firefox has no match for is tested in Chromium alone."""
+    if browser.name == "firefox":
+        pytest.skip("needs DevTools of Chromium")
+    return browser.execute_cdp_cmd(command, arguments)
 
 
 @pytest.fixture
@@ -77,13 +105,17 @@ def page(browser, out, downloads):
     browser.get((out / "report.html").as_uri())
     browser.execute_script("localStorage.clear()")
     browser.refresh()
-    browser.get_log("browser"), browser.get_log("performance")
     return browser
 
 
 def colours(browser, scheme):
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    if browser.name == "firefox":
+        name, value = "layout.css.prefers-color-scheme.content-override", ["dark", "light"].index(scheme)
+        with browser.context(browser.CONTEXT_CHROME):
+            browser.execute_script("Services.prefs.setIntPref(...arguments)", name, value)
+    else:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def by_id(page, name):
@@ -165,6 +197,14 @@ def test_every_flagged_study_has_a_card_with_its_numbers_the_worst_first(page):
     ):
         assert part in text
     assert "Partial: spine at edge" in of_patient(page, "P2").text
+
+
+def test_a_card_shows_the_spine_without_the_labels_beside_it(page):
+    image = of_patient(page, "P1").find_element(By.TAG_NAME, "img")
+    script = "return [arguments[0].style.getPropertyValue('--spine'), arguments[0].naturalHeight]"
+    wait(page, lambda: page.execute_script(script, image)[0])
+    shown, height = page.execute_script(script, image)
+    assert float(shown) * height == pytest.approx(LEFT + SHEET_WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -342,13 +382,13 @@ def test_two_windows_of_one_report_show_the_same_verdicts(page, out):
 
 def test_a_browser_that_keeps_nothing_is_told_of(page, downloads):
     refuse = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('refused'); } })"
-    script = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": refuse})
+    script = devtools(page, "Page.addScriptToEvaluateOnNewDocument", {"source": refuse})
     page.refresh()
     assert "Verdicts are not kept" in by_id(page, "not-kept").text
     of_patient(page, "P1").find_element(By.CSS_SELECTOR, "[data-verdict=unsure]").click()
     assert by_id(page, "progress").text == "1 of 4 read"
     assert rows(saved(page, downloads))[0]["verdict"] == "unsure"
-    page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    devtools(page, "Page.removeScriptToEvaluateOnNewDocument", script)
 
 
 # --- the file of verdicts ------------------------------------------------------------------------
@@ -473,6 +513,37 @@ def test_all_text_stands_out_from_its_ground(page, scheme, is_open):
     assert [(round(ratio, 2), text) for ratio, text in contrasts if ratio < 4.5] == []
 
 
+AXE = """
+const [tags, done] = arguments;
+axe.run(document, { runOnly: tags }).then(({ passes, violations }) =>
+  done([passes.length, violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`))]));
+"""
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def axe_core():
+    package = find_spec("axe_playwright_python")
+    if not package:
+        pytest.skip("axe-playwright-python, which holds axe-core, is not installed")
+    return (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_mend(page, scheme, axe_core):
+    colours(page, scheme)
+    page.find_element(By.CSS_SELECTOR, "#unmeasured summary").click()
+    page.execute_script(axe_core)
+    for view in ("page", "large view", "keys"):
+        if view == "large view":
+            by_id(page, "start").click()
+        if view == "keys":
+            press(page, "s", "?")
+        passes, violations = page.execute_async_script(AXE, TAGS)
+        assert passes > 20
+        assert violations == []
+
+
 CONTROLS = ("button", "input:not([hidden])", "select", "textarea", "summary", "[role=group]", "[role=region]")
 
 
@@ -523,18 +594,22 @@ def test_what_happens_is_told_to_a_screen_reader(page):
     said = by_id(page, "case-said")
     assert (said.aria_role, said.text) == ("status", "P1: fracture, kept; 1 of 4 read")
     assert by_id(page, "case").accessible_name == "P1"
+    assert by_id(page, "next").accessible_name.strip() == "Next"
     assert by_id(page, "picture").accessible_name.startswith("Straightened and sagittal picture of P1")
 
 
 @pytest.mark.parametrize("width", [390, 1400])
 def test_the_page_is_no_wider_than_the_window(page, width):
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    devtools(page, "Emulation.setDeviceMetricsOverride", size)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
-    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    devtools(page, "Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_nothing_is_asked_of_a_network_and_nothing_fails(page, out):
+    if page.name == "firefox":
+        pytest.skip("needs the logs of Chromium")
+    page.get_log("browser"), page.get_log("performance")
     page.refresh()
     by_id(page, "start").click()
     press(page, "1", "j", "f", Keys.ESCAPE)

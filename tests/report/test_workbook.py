@@ -24,7 +24,7 @@ ARCHIVE = (
     study("mild", 0.78, 0.9),
     study("007", 0.7, 0.5, 0.9),
     study(ODD, 0.65, 0.9, picture=False),
-    study("a/b 100%#", 0.72),
+    study("a/b 100%#", 0.72, status="partial", reason="flagged all the same"),
     study("broken", status="failed", error="unreadable_file", reason="-x.dcm cannot be read"),
     study("half", 0.95, status="partial", reason="few vertebrae", flagged=None),
 )
@@ -58,7 +58,7 @@ def test_ids_and_formulas_are_text_and_dates_are_dates(book):
     sheet = book["flagged"]
     assert (named(sheet, "study_id").value, named(sheet, "study_id").data_type) == ("007", "s")
     assert (named(sheet, "study_id", 3).value, named(sheet, "study_id", 3).data_type) == (ODD, "s")
-    assert named(book["not_measured"], "reason").data_type == "s"
+    assert named(book["without_result"], "reason").data_type == "s"
     date = named(sheet, "study_date")
     assert (date.value, date.number_format) == (datetime.datetime(2020, 5, 1), "yyyy-mm-dd")
     assert named(sheet, "min_genant_ratio").number_format == "0.000"
@@ -124,8 +124,8 @@ def test_vertebrae_are_those_of_the_flagged_studies_without_positions(results):
     }
 
 
-def test_what_was_not_measured_has_its_reason_and_what_to_do(results):
-    failed, partial = cells(write_workbook(results), "not_measured")
+def test_a_study_without_a_result_has_its_reason_and_what_to_do(results):
+    failed, partial = cells(write_workbook(results), "without_result")
     assert (failed["error"], failed["reason"]) == ("unreadable_file", "-x.dcm cannot be read")
     assert failed["advice"].startswith("Copy or export the files")
     assert (partial["status"], partial["reason"]) == ("partial", "few vertebrae")
@@ -134,7 +134,7 @@ def test_what_was_not_measured_has_its_reason_and_what_to_do(results):
 def test_every_column_is_in_the_dictionary(results):
     path = write_workbook(results)
     told = {(row["sheet"], row["column"]) for row in cells(path, "data_dictionary") if row["meaning"]}
-    for sheet in ("flagged", "vertebrae", "not_measured"):
+    for sheet in ("flagged", "vertebrae", "without_result"):
         assert {(sheet, name) for name in cells(path, sheet)[0]} <= told
 
 
@@ -145,7 +145,7 @@ def test_a_night_without_a_flagged_study_gives_a_workbook_too(tmp_path):
 
 def test_a_folder_of_nothing_but_failures_gives_a_workbook_too(tmp_path):
     path = write_workbook(write_results(tmp_path / "results", study("a", status="failed", error="too_large")))
-    assert len(cells(path, "not_measured")) == 1
+    assert len(cells(path, "without_result")) == 1
 
 
 def test_odd_characters_long_texts_and_old_dates_reach_the_file(tmp_path):
@@ -225,7 +225,7 @@ def test_libreoffice_reads_the_same_rows(results, tmp_path):
     saved = tmp_path / "saved"
     call = ["soffice", f"-env:UserInstallation=file://{tmp_path}/profile", "--headless", "--convert-to"]
     subprocess.run([*call, "xlsx", "--outdir", saved, path], check=True, capture_output=True)
-    for sheet in ("flagged", "vertebrae", "not_measured", "data_dictionary"):
+    for sheet in ("flagged", "vertebrae", "without_result", "data_dictionary"):
         assert cells(saved / path.name, sheet) == cells(path, sheet)
     rules = openpyxl.load_workbook(saved / path.name)["flagged"].data_validations.dataValidation
     assert f'"{",".join(VERDICTS)}"' in [rule.formula1 for rule in rules]

@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from vfscreen.discover import discover
 from vfscreen.readers import read_volume
 from vfscreen.simulation.cohort import SAMPLE_PATIENTS, Field, simulate_cohort, simulate_study
 from vfscreen.simulation.files import write_dicom, write_nifti
@@ -146,6 +147,14 @@ def test_the_files_of_different_patients_share_no_uid(study, tmp_path):
     one, other = (pydicom.dcmread(tmp_path / p / "IM0000") for p in ("SIM-1", "SIM-2"))
     for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
         assert one[name].value != other[name].value
+
+
+def test_cohorts_of_two_seeds_stay_apart_in_one_folder(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("vfscreen.simulation.cohort.draw_study", lambda seed, index: study)
+    for seed in (1, 2):
+        simulate_cohort(tmp_path / str(seed), 1, seed, "dicom")
+    found = discover(tmp_path)
+    assert len({each.study_id for each in found}) == len({each.patient_id for each in found}) == 2
 
 
 @pytest.mark.slow

@@ -55,11 +55,12 @@ def test_what_lies_behind_the_curve_is_no_vertebral_body():
     assert kept is body
 
 
-def test_few_vertebrae_make_a_study_partial():
-    found = named(doubts(HEADER, sheet(), spine(20, 44), SETTINGS))
+@pytest.mark.parametrize(("places", "told"), [((20, 44), "2 whole vertebrae"), ((20,), "1 whole vertebra ")])
+def test_few_vertebrae_make_a_study_partial(places, told):
+    found = named(doubts(HEADER, sheet(), spine(*places), SETTINGS))
     assert found.keys() == {"few_vertebrae"}
     assert found["few_vertebrae"].partial
-    assert "2 whole vertebrae" in found["few_vertebrae"].reason
+    assert told in found["few_vertebrae"].reason
 
 
 def test_no_vertebra_at_all_is_doubted_too():
@@ -70,7 +71,7 @@ def test_a_gap_in_the_row_of_vertebrae_makes_a_study_partial():
     found = named(doubts(HEADER, sheet(), spine(20, 44, 92, 116, 140), SETTINGS))
     assert found.keys() == {"vertebra_missed"}
     assert found["vertebra_missed"].partial
-    assert "48 mm lie between vertebra 2 and 3" in found["vertebra_missed"].reason
+    assert "48 mm lie between vertebrae 2 and 3" in found["vertebra_missed"].reason
 
 
 def test_steps_that_grow_to_caudal_are_no_gap():

@@ -474,7 +474,7 @@ def test_the_command_simulates_annotated_studies_that_can_be_read(tmp_path, monk
     assert run(monkeypatch, "simulate", "--out", tmp_path, "--studies", 2, "--format", "annotated") == 0
     found = load(tmp_path)
     truth = json.loads((tmp_path / "truth.json").read_text())
-    assert [study.name for study in found] == ["study_0000", "study_0001"] == list(truth)
+    assert [study.name for study in found] == ["study_0_0000", "study_0_0001"] == list(truth)
     for study in found:
         true = np.array([v["center_mm"] for v in truth[study.name]["vertebrae"]])
         assert len(study.readings) == 2

@@ -108,8 +108,8 @@ class Reports:
         """Log how many of the measured studies have no report because of what they are."""
         if self.without:
             logger.warning(
-                "%d measured studies have no DICOM SR: NIfTI files have none, and DICOM studies whose images "
-                "cannot be referred to are named above.",
+                "Measured studies without a DICOM SR: %d. NIfTI files have none, and DICOM studies whose "
+                "images cannot be referred to are named above.",
                 self.without,
             )
 

@@ -276,7 +276,9 @@ function fill(item) {
   setBadge(card.querySelector(".badge"), item.grade);
   const open = card.querySelector(".open");
   open.setAttribute("aria-label", `Large view of ${titleOf(item)}`);
-  setPicture(open.querySelector("img"), item, () => open.classList.add("empty"));
+  const image = open.querySelector("img");
+  image.addEventListener("load", () => image.style.setProperty("--spine", data.spine / image.naturalHeight));
+  setPicture(image, item, () => open.classList.add("empty"));
   card.querySelector(".choices").setAttribute("aria-label", `Verdict on ${nameOf(item)}`);
   item.card.replaceChildren(card);
   paint(item);

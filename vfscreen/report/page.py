@@ -32,6 +32,7 @@ from vfscreen.errors import StudyError
 from vfscreen.measure import MILD, THRESHOLDS, grade
 from vfscreen.pages import meaning, study_errors
 from vfscreen.quality import VERTEBRA_DOUBTS
+from vfscreen.report.picture import LEFT, SHEET_WIDTH
 from vfscreen.study import HEIGHTS
 from vfscreen.whole_files import write_whole
 
@@ -76,6 +77,7 @@ def page(out: Path) -> str:
     studies = pq.read_table(out / "studies.parquet", columns=_OF_STUDIES)
     threshold = run["settings"]["measure"]["threshold"]
     flagged = studies.filter(studies["flagged"])
+    unmeasured = _unmeasured(studies, run["input"])
     style, script = _beside("page.css"), _beside("page.js")
     data = {
         "key": f"vfscreen:{_run_key(run)}",
@@ -83,8 +85,9 @@ def page(out: Path) -> str:
         "grades": list(GRADES),
         "columns": list(COLUMNS),
         "doubts": DOUBTS,
+        "spine": LEFT + SHEET_WIDTH,  # px of a picture, from its left
         "cases": _cases(flagged, out / "vertebrae.parquet", max(threshold, MILD)),
-        "unmeasured": _unmeasured(studies, run["input"]),
+        "unmeasured": unmeasured,
     }
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_beside("page.html.j2")).render(
@@ -99,7 +102,7 @@ def page(out: Path) -> str:
         verdict_grades=GRADES,
         flagged_grades=_grades(flagged),
         n_flagged=flagged.num_rows,
-        n_unmeasured=len(data["unmeasured"]),
+        n_unmeasured=len(unmeasured),
         style=Markup(style),
         script=Markup(script),
         hashes={"style": _csp_hash(style), "script": _csp_hash(script)},

@@ -46,7 +46,7 @@ _FROZEN = ("patient_id", "study_id")
 _BESIDE = ("study_date", "min_genant_ratio", "grade", "worst_vertebra", "n_moderate")
 _WIDTHS = {  # characters; other columns are as wide as their name
     **{"patient_id": 16, "study_id": 28, _PICTURE: 47, "study_date": 13, "grade": 12, "source": 40},
-    **{"quality": 24, "thumbnail": 40, "error": 24, "reason": 70, "advice": 70},
+    **{"shape": 12, "quality": 24, "thumbnail": 40, "error": 24, "reason": 70, "advice": 70},
     **{"verdict": 14, "verdict_comment": 36, "reader": 12, "read_at": 13},
     **{"sheet": 14, "column": 28, "meaning": 100},
 }
@@ -80,8 +80,8 @@ class _Column:
 def write_workbook(out: Path) -> Path:
     """Make flagged.xlsx of a finished result folder, whole or not at all; gives its path.
 
-    One sheet has the flagged studies, the worst first, one their vertebrae without positions, one what was
-    not measured and why, and one the meaning of every column. A workbook in which somebody has typed a
+    One sheet has the flagged studies, the worst first, one their vertebrae without positions, one the studies
+    without a result and why, and one the meaning of every column. A workbook in which somebody has typed a
     verdict is never overwritten: the new one is then flagged-2.xlsx, and so on. Raises OSError when the disk
     refuses.
     """
@@ -92,7 +92,7 @@ def write_workbook(out: Path) -> Path:
     tables = {
         SHEET: (_flagged_columns(), studies),
         "vertebrae": (_vertebra_columns(), _vertebrae(out, studies["study_id"])),
-        "not_measured": (_not_measured_columns(), _not_measured(out)),
+        "without_result": (_without_result_columns(), _without_result(out)),
     }
     meanings = [row for name, (columns, _) in tables.items() for row in _meanings(name, columns)]
 
@@ -151,9 +151,9 @@ class _Sheet:
         return to_fill[-1] if to_fill else len(self.columns) - 1
 
     def _format(self, book: Any, column: _Column) -> Any:
-        look = {"num_format": column.number_format, "text_wrap": self.wraps, "valign": "vcenter"}
-        if column.number_format == "@":
-            look["indent"] = 1
+        look = {"num_format": column.number_format, "text_wrap": self.wraps, "valign": "vcenter", "indent": 1}
+        if column.number_format != "@":
+            look["align"] = "right"
         return book.add_format(look | (_TO_FILL if column.is_to_fill else {}))
 
     def _set_height(self, number: int, row: Row, least_px: int) -> None:
@@ -263,9 +263,9 @@ def _vertebrae(out: Path, study_ids: pa.ChunkedArray) -> pa.Table:
     return ranked.select(columns).slice(0, MOST_ROWS)
 
 
-def _not_measured(out: Path) -> pa.Table:
-    names = [column.name for column in _not_measured_columns() if column.name in STUDIES.names]
-    table = pq.read_table(out / "studies.parquet", columns=names, filters=[("status", "!=", "ok")])
+def _without_result(out: Path) -> pa.Table:
+    names = [column.name for column in _without_result_columns() if column.name in STUDIES.names]
+    table = pq.read_table(out / "studies.parquet", columns=names, filters=pc.field("flagged").is_null())
     table = table.sort_by([("status", "ascending"), ("error", "ascending"), ("source", "ascending")])
     advice = {kind.code: kind.advice.replace("`", "") for kind in study_errors()}
     return table.append_column("advice", pa.array(map(advice.get, table["error"].to_pylist()), pa.string()))
@@ -298,7 +298,7 @@ def _vertebra_columns() -> list[_Column]:
     return _columns(VERTEBRAE, [name for name in VERTEBRAE.names if not name.endswith(positions)])
 
 
-def _not_measured_columns() -> list[_Column]:
+def _without_result_columns() -> list[_Column]:
     names = ("patient_id", "study_id", "study_date", "status", "error", "reason", "source")
     return [*_columns(STUDIES, names), _Column("advice", "What to do about the error")]
 
@@ -309,7 +309,7 @@ def _columns(schema: pa.Schema, names: Sequence[str]) -> list[_Column]:
 
 def _column(field: pa.Field) -> _Column:
     meaning, unit = (field.metadata[key].decode() for key in (b"meaning", b"unit"))
-    return _Column(field.name, meaning, unit, _number_format(field))
+    return _Column(field.name, meaning.replace("`", ""), unit, _number_format(field))
 
 
 def _number_format(field: pa.Field) -> str:

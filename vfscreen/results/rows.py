@@ -121,7 +121,7 @@ def _outcome(record: StudyRecord) -> tuple[str, str | None, str | None]:
     if record.result is None:
         raise ValueError(f"study {record.study_id} has neither a result nor an error")
     reasons = [doubt.reason for doubt in record.result.doubts if doubt.partial]
-    return record.result.status, None, _one_line(" ".join(reasons)) or None
+    return record.result.status, None, _one_line("; ".join(reasons)) or None
 
 
 def _one_line(text: str) -> str:

@@ -61,7 +61,7 @@ STUDIES = pa.schema(
             "`ok`: measured; `partial`: too little of the spine could be measured, never to be counted as "
             "negative; `failed`: an error; `skipped`: nothing in it to screen",
         ),
-        column("error", _TEXT, "Code of the error, listed below; null for `ok` and `partial`"),
+        column("error", _TEXT, "Code of the error, explained in docs/errors.md; null for `ok` and `partial`"),
         column("reason", _TEXT, "Why the study is `failed`, `skipped` or `partial`, in one line"),
         column("n_vertebrae", _COUNT, "Vertebrae measured; null for `failed` and `skipped`"),
         column("min_genant_ratio", _NUMBER, "Smallest G of the vertebrae; null when none was measured"),

@@ -29,7 +29,7 @@ def simulate_annotated(out: Path, studies: int, seed: int) -> None:
     """Write `dicom/NAME/` and `annotation/NAME.json` of so many studies, and `truth.json`."""
     truth = {}
     for i in range(studies):
-        name = f"study_{i:04d}"
+        name = f"study_{seed}_{i:04d}"
         rng = np.random.default_rng([seed, 13, i])
         study = scan_chest(rng)
         truth[name] = study.truth()

@@ -100,7 +100,7 @@ def simulate_cohort(out: Path, studies: int, seed: int, file_format: Format) -> 
     """Write so many studies with deformities as frequent as in the paper, and `truth.json`."""
     truth = {}
     for i in range(studies):
-        name = f"study_{i:04d}"
+        name = f"study_{seed}_{i:04d}"
         study = draw_study(seed, i)
         write = _nifti if file_format == "nifti" else _dicom
         truth[write(out, name, study, i)] = study.truth()
