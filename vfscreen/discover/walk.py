@@ -40,6 +40,11 @@ class File(NamedTuple):
     size: int
     mtime_ns: int
 
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Size and time: another one is another file."""
+        return self.size, self.mtime_ns
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -55,13 +60,10 @@ class Folder:
         return [file.name for file in self.files if file.name.lower().endswith(suffixes)]
 
 
-def walk(root: Path) -> list[Folder]:
-    """A folder and all below it, in order of their names."""
-    return list(_below(root, set()))
-
-
-def _below(root: Path, seen: set[tuple[int, int]]) -> Iterator[Folder]:
+def walk(root: Path) -> Iterator[Folder]:
+    """A folder and all below it, in order of their names, each when it is asked for."""
     waiting = [root]
+    seen: set[tuple[int, int]] = set()
     while waiting:
         path = waiting.pop()
         try:
