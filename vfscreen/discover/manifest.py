@@ -35,12 +35,14 @@ def manifest_studies(manifest: Path, look: Look) -> list[FoundStudy]:
     """A study for each row. Raises InputError where the manifest itself is wrong."""
     root = manifest.parent
     rows = _rows(manifest)
-    named: list[FoundStudy] = []
-    unnamed: list[FoundStudy] = []
     with closing(Store(look.index)) as store:
         places = _Places(root, look, store, [root / row.path for row in rows])
-        for row in sorted(rows, key=places.place):
-            (named if row.study_id else unnamed).append(look.kept(_row_study(row, places)))
+        by_place = sorted(enumerate(rows), key=lambda numbered: places.place(numbered[1]))
+        found = {number: look.kept(_row_study(row, places)) for number, row in by_place}
+    named: list[FoundStudy] = []
+    unnamed: list[FoundStudy] = []
+    for number, row in enumerate(rows):
+        (named if row.study_id else unnamed).append(found[number])
     return named + with_unique_ids(unnamed, {one.study.study_id for one in named})
 
 
