@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import psutil
 import pytest
 from dicom_writing import ramp_volume, write_series
 
-from vfscreen.discover import discover, index, studies, survey
+from vfscreen.discover import discover, index, studies
 from vfscreen.discover.series import ArchiveImage, series_of
 from vfscreen.errors import PackedArchive, UnreadableFile, VfscreenError
 from vfscreen.study import StudyFiles
@@ -54,15 +55,18 @@ def test_a_second_look_reads_nothing_and_finds_the_same(tmp_path, read_paths):
     assert read_paths == []
 
 
-def test_what_is_equal_in_the_images_of_a_series_is_kept_once(tmp_path):
-    write(tmp_path / "in")
-    for _ in ("read", "from the index"):
-        (study,) = survey(tmp_path / "in", index=tmp_path / "index")
-        images = study.series[0].images
+def test_what_is_equal_in_the_images_of_a_series_is_in_memory_once(tmp_path, monkeypatch):
+    def noted(images: Sequence[ArchiveImage], *others: object) -> object:
         for of_image in ("phase", "rescale", "study_date"):
             assert len({id(getattr(one.image, of_image)) for one in images}) == 1
         assert len({id(one.kind) for one in images}) == 1
-        assert len({one.image.position for one in images}) == len(images)
+        assert len({one.image.position for one in images}) == len(images) == 30
+        return series_of(images, *others)
+
+    monkeypatch.setattr(studies, "series_of", noted)
+    write(tmp_path / "in")
+    for _ in ("read", "from the index"):
+        assert len(discover(tmp_path / "in", index=tmp_path / "index")) == 1
 
 
 def test_only_what_is_new_or_changed_is_read(tmp_path, read_paths):

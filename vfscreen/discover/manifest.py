@@ -169,13 +169,13 @@ class _Places:
     def _found(self, place: _Place) -> list[FoundStudy]:
         """The studies of a place; they are forgotten with the next place, since there may be a million."""
         if place != self._last:
-            look = replace(self._look, all_series=self._look.all_series or place.is_beside)
-            self._last, self._studies = place, self._grouped(place, look)
+            self._last, self._studies = place, self._grouped(place, self._look)
             self._by_file = _by_file(self._studies) if place.is_beside else {}
         return self._studies
 
     def _grouped(self, place: _Place, look: Look) -> list[FoundStudy]:
-        return grouped(self._root, self._contents[place], self._store, look)
+        keep = _all if place.is_beside else look.kept
+        return grouped(self._root, self._contents[place], self._store, look, keep)
 
     def _of_file(self, path: Path, found: Sequence[FoundStudy]) -> list[FoundStudy]:
         """The study with a DICOM file, and of its series the one with the file where that can be screened."""
@@ -186,9 +186,13 @@ class _Places:
         study, series = self._by_file[path]
         uid = series.kind.series_uid
         if series is not study.chosen and uid and not series.kind.unsuitable:
-            look = replace(self._look, wanted=frozenset({uid}), all_series=True)
+            look = replace(self._look, wanted=frozenset({uid}))
             study, _ = _by_file(self._grouped(self._places[path], look))[path]
         return [study]
+
+
+def _all(found: FoundStudy) -> FoundStudy:
+    return found
 
 
 def _by_file(found: Sequence[FoundStudy]) -> dict[Path, tuple[FoundStudy, Series]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +35,7 @@ class FoundStudy:
 class Look:
     """How an archive is looked at: limits of the readers, the file that keeps headers, series asked for.
 
-    Unless `all_series` are to be shown, only those asked for stay in memory.
+    Unless `all_series` are to be shown, only those asked for stay in memory, and none with its images.
     """
 
     settings: ReadSettings
@@ -45,10 +45,10 @@ class Look:
 
     def kept(self, found: FoundStudy) -> FoundStudy:
         """What stays of a study while others are looked at."""
-        if self.all_series:
-            return found
+        series = [one for one in found.series if self.all_series or one.kind.series_uid in self.wanted]
+        bare = tuple(replace(one, images=()) for one in series)
         return FoundStudy(
-            found.study, tuple(one for one in found.series if one.kind.series_uid in self.wanted)
+            found.study, bare, bare[series.index(found.chosen)] if found.chosen in series else None
         )
 
 
@@ -58,11 +58,13 @@ def studies_below(root: Path, folders: Iterable[Folder], look: Look) -> list[Fou
         contents = Contents(root, look.settings)
         for folder in index(folders, store):
             contents.add(folder)
-        return grouped(root, contents, store, look)
+        return grouped(root, contents, store, look, look.kept)
 
 
-def grouped(root: Path, contents: Contents, store: Store, look: Look) -> list[FoundStudy]:
-    """The studies of folders whose headers are in the store, one after the other."""
+def grouped(
+    root: Path, contents: Contents, store: Store, look: Look, keep: Callable[[FoundStudy], FoundStudy]
+) -> list[FoundStudy]:
+    """What is to keep of the studies of folders whose headers are in the store, one after the other."""
     opened, found = _Opened(store), list[FoundStudy]()
     owners: defaultdict[Path, set[int]] = defaultdict(set)
     for key, folders in contents.folders.items():
@@ -71,7 +73,7 @@ def grouped(root: Path, contents: Contents, store: Store, look: Look) -> list[Fo
             for folder in contents.faults.keys() & folders:
                 if any(path.parent == folder for path in one.study.files):
                     owners[folder].add(len(found))
-            found.append(look.kept(one))
+            found.append(keep(one))
     others = map(FoundStudy, [*contents.volumes, *contents.closed])
     return [*_with_unreadable(root, contents.faults, found, owners), *others]
 
