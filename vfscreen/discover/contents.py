@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,14 @@ class Contents:
         self.faults: dict[Path, UnreadableFile] = {}
         self.volumes: list[StudyFiles] = []
         self.closed: list[StudyFiles] = []
+
+    @classmethod
+    def of(cls, root: Path, settings: ReadSettings, folders: Iterable[IndexedFolder]) -> Contents:
+        """What all these folders hold."""
+        contents = cls(root, settings)
+        for folder in folders:
+            contents.add(folder)
+        return contents
 
     def add(self, indexed: IndexedFolder) -> None:
         """Take in one more folder."""

@@ -83,6 +83,7 @@ class Entry(NamedTuple):
     images: Sequence[tuple[int, Sequence[Any]]]
     unreadable: str = ""
     blank: str = ""
+    is_passing: bool = False  # and not kept
 
     @property
     def is_other(self) -> bool:
@@ -103,16 +104,14 @@ class Headers:
         files = {name: entry for name, entry in self.files.items() if stamps.get(name) == entry.stamp}
         return self if len(files) == len(self.files) else Headers(self.kinds, files)
 
-    def plus(self, folder: Folder, found: Mapping[str, Found]) -> Headers:
+    def plus(self, folder: Folder, found: Iterable[tuple[str, Found]]) -> Headers:
         """With files of the folder that were read."""
-        if not found:
-            return self
         numbers = {kind: number for number, kind in enumerate(self.kinds)}
         stamps = {file.name: file.stamp for file in folder.files}
         files = dict(self.files)
-        for name, one in found.items():
+        for name, one in found:
             images = [(numbers.setdefault(kind, len(numbers)), image) for kind, image in one.images]
-            files[name] = Entry(stamps[name], images, one.unreadable, one.blank)
+            files[name] = Entry(stamps[name], images, one.unreadable, one.blank, one.is_passing)
         return Headers(tuple(numbers), files)
 
     def in_order(self) -> list[tuple[str, Entry]]:
@@ -168,12 +167,11 @@ def index(folders: Iterable[Folder], store: Store) -> Iterator[IndexedFolder]:
         for batch in _batches(folders, store):
             fresh = _read_all([one.folder.path / name for one in batch for name in one.unknown], processes)
             for folder, kept, known, unknown in batch:
-                new = dict(zip(unknown, islice(fresh, len(unknown)), strict=True))
-                passing = {name: found for name, found in new.items() if found.is_passing}
-                lasting = known.plus(folder, {name: new[name] for name in new if name not in passing})
-                if lasting.files and lasting is not kept:
-                    store.keep(folder.path, lasting)
-                yield IndexedFolder(folder, lasting.plus(folder, passing))
+                read = zip(unknown, islice(fresh, len(unknown)), strict=True)
+                headers = known.plus(folder, read) if unknown else known
+                if headers.files and headers is not kept:
+                    store.keep(folder.path, headers)
+                yield IndexedFolder(folder, headers)
     store.commit()
 
 
@@ -404,6 +402,7 @@ def _encoded(headers: Headers) -> bytes:
             entry.blank,
         )
         for name, entry in headers.files.items()
+        if not entry.is_passing
     }
     kinds = [headers.kinds[number] for number in numbers]
     return zlib.compress(json.dumps({"kinds": kinds, "files": files}).encode(), 1)

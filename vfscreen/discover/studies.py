@@ -55,9 +55,7 @@ class Look:
 def studies_below(root: Path, folders: Iterable[Folder], look: Look) -> list[FoundStudy]:
     """The studies of folders, named as seen from `root`; ids may still be shared."""
     with closing(Store(look.index)) as store:
-        contents = Contents(root, look.settings)
-        for folder in index(folders, store):
-            contents.add(folder)
+        contents = Contents.of(root, look.settings, index(folders, store))
         return grouped(root, contents, store, look, look.kept)
 
 
