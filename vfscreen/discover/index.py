@@ -1,7 +1,7 @@
 """The headers of an archive: read in parallel, and kept, so that a second start reads only what is new.
 
 The index is one SQLite file; a row is a folder. A file whose size and time are as they were is not
-read again. No archive's headers fit into memory: what is kept there is what `contents.py` makes of them.
+read again. The headers of a large archive do not fit into memory: folders pass through one after the other.
 """
 
 from __future__ import annotations
