@@ -4,7 +4,8 @@
 
 The archives are those of `check_archive.py`, without pixels: 200 files a study, in two to four series. Each
 is listed twice, the second time with the index that the first one left, in a process of its own whose peak
-memory is given; `start` only imports. With `--work` on a disk of memory no disk is measured.
+memory is given, and what of that a study takes; `start` only imports. With `--work` on a disk of memory no
+disk is measured.
 """
 
 from __future__ import annotations
@@ -60,11 +61,13 @@ def _index(folder: Path) -> Path:
 
 
 def _show(console: Console, figures: list[dict[str, Any]]) -> None:
-    table = Table("files", "studies", "step", "seconds", "peak MiB")
+    table = Table("files", "studies", "step", "seconds", "peak MiB", "kB a study")
     for size in figures:
         for name, of_step in size["costs"].items():
             counts = (f"{size['files']:,}", f"{size['studies']:,}")
-            table.add_row(*counts, name, f"{of_step['seconds']:.1f}", f"{of_step['peak_mib']:.0f}")
+            peak_mib = of_step["peak_mib"]
+            kb = (peak_mib - size["costs"]["start"]["peak_mib"]) * 2**20 / 1000 / size["studies"]
+            table.add_row(*counts, name, f"{of_step['seconds']:.1f}", f"{peak_mib:.0f}", f"{kb:.1f}")
     console.print(table)
 
 

@@ -101,7 +101,7 @@ def _described(one: Series) -> Row:
         "series_uid": one.kind.series_uid or None,
         "phase": one.phase or None,
         "error": one.error.code if one.error else None,
-        "n_images": len(one.images),
+        "n_images": one.n_images,
         "extent_mm": one.extent_mm or None,
         "kernel": "sharp" if one.kind.sharp else "soft",
         **_spacings(one.header),

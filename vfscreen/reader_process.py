@@ -27,7 +27,7 @@ from vfscreen.curve import SpineCurve
 from vfscreen.errors import FilesVanished, OutOfMemory, StudyError, UnexpectedError
 from vfscreen.localize import LocalizerInput, localizer_input
 from vfscreen.settings import ReadSettings, Settings
-from vfscreen.storage import is_remote, on_this_machine
+from vfscreen.storage import is_afar, on_this_machine
 from vfscreen.straighten import Straightened, straightened
 from vfscreen.study import SourceImages, StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Volume
@@ -115,7 +115,7 @@ def as_study_error(error: Exception) -> StudyError:
 
 def _vanished(study: StudyFiles, error: BaseException) -> FilesVanished | None:
     """Where it is not the study's fault: a file is gone, or its disk or share gives no answer."""
-    if any(map(is_remote, study.files)):
+    if is_afar(study):
         return None  # it was fetched, or has an error that says why not
     gone = [path.name for path in study.files if not os.path.exists(path)]
     if gone:

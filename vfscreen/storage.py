@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -156,13 +157,18 @@ def map_requests(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
         return list(pool.map(function, items))
 
 
+def is_afar(study: StudyFiles) -> bool:
+    """Whether a study's files are on object storage."""
+    return any(map(is_remote, islice(study.files, 1)))
+
+
 @contextmanager
 def on_this_machine(study: StudyFiles) -> Iterator[StudyFiles]:
     """The study with files that can be opened by name, meanwhile: of object storage with copies.
 
     Raises FilesVanished where they cannot be fetched.
     """
-    if not any(map(is_remote, study.files)):
+    if not is_afar(study):
         yield study
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -28,6 +32,40 @@ LEVELS = (*(f"C{i}" for i in range(1, 8)), *(f"T{i}" for i in range(1, 14)), *(f
 USUAL_LEVELS = tuple(level for level in LEVELS if level not in ("T13", "L6"))
 
 
+@dataclass(frozen=True, slots=True)
+class PackedPaths(Sequence[Path]):
+    """Paths that are made when they are asked for: an archive has a hundred million of them."""
+
+    folders: tuple[tuple[Path, int], ...]  # each with the number of its files
+    names: bytes
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> PackedPaths:
+        """The same paths in the same order."""
+        names = "/".join(path.name for path in paths)
+        folders = ((folder, len(list(files))) for folder, files in groupby(path.parent for path in paths))
+        return cls(tuple(folders), zlib.compress(os.fsencode(names), 1))
+
+    def __iter__(self) -> Iterator[Path]:
+        """Make them."""
+        names = iter(os.fsdecode(zlib.decompress(self.names)).split("/"))
+        for folder, count in self.folders:
+            for name in islice(names, count):
+                yield folder / name
+
+    def __len__(self) -> int:
+        """Their number."""
+        return sum(count for _, count in self.folders)
+
+    @overload
+    def __getitem__(self, place: int) -> Path: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Path]: ...
+    def __getitem__(self, place: int | slice) -> Path | Sequence[Path]:
+        """One of them, or some."""
+        return tuple(self)[place]
+
+
 @dataclass(frozen=True)
 class StudyFiles:
     """A study found by `discover`: the files of the one series to screen, or why there is none.
@@ -37,7 +75,7 @@ class StudyFiles:
 
     study_id: str
     source: str  # path relative to the input, as `studies.source` shows it
-    files: tuple[Path, ...]
+    files: Sequence[Path]
     patient_id: str | None = None  # from the manifest; otherwise the header's
     error: StudyError | None = None
     frames: tuple[int, ...] = ()

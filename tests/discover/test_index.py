@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import psutil
 import pytest
 from dicom_writing import ramp_volume, write_series
 
-from vfscreen.discover import discover, index, survey
+from vfscreen.discover import discover, index, studies
+from vfscreen.discover.series import ArchiveImage, series_of
 from vfscreen.errors import PackedArchive, UnreadableFile, VfscreenError
 from vfscreen.study import StudyFiles
 
@@ -52,15 +55,18 @@ def test_a_second_look_reads_nothing_and_finds_the_same(tmp_path, read_paths):
     assert read_paths == []
 
 
-def test_what_is_equal_in_the_images_of_a_series_is_kept_once(tmp_path):
-    write(tmp_path / "in")
-    for _ in ("read", "from the index"):
-        (study,) = survey(tmp_path / "in", index=tmp_path / "index")
-        images = study.series[0].images
+def test_what_is_equal_in_the_images_of_a_series_is_in_memory_once(tmp_path, monkeypatch):
+    def noted(images: Sequence[ArchiveImage], *others: object) -> object:
         for of_image in ("phase", "rescale", "study_date"):
             assert len({id(getattr(one.image, of_image)) for one in images}) == 1
         assert len({id(one.kind) for one in images}) == 1
-        assert len({one.image.position for one in images}) == len(images)
+        assert len({one.image.position for one in images}) == len(images) == 30
+        return series_of(images, *others)
+
+    monkeypatch.setattr(studies, "series_of", noted)
+    write(tmp_path / "in")
+    for _ in ("read", "from the index"):
+        assert len(discover(tmp_path / "in", index=tmp_path / "index")) == 1
 
 
 def test_only_what_is_new_or_changed_is_read(tmp_path, read_paths):
@@ -79,6 +85,8 @@ def test_a_file_that_is_gone_is_not_remembered(tmp_path):
     discover(tmp_path / "in", index=tmp_path / "index")
     files[29].unlink()
     assert len(only(tmp_path / "in", index=tmp_path / "index").files) == 29
+    with index.closing(index.Store(tmp_path / "index")) as store:
+        assert "0029.dcm" not in store.headers(tmp_path / "in").files
 
 
 @pytest.mark.parametrize("content", [b"no database", b""])
@@ -98,6 +106,37 @@ def test_a_damaged_row_is_read_again(tmp_path, read_paths):
     read_paths.clear()
     assert only(tmp_path / "in", index=tmp_path / "index") == first
     assert read_paths == []
+
+
+def test_what_an_index_loses_while_it_is_used_is_read_again(tmp_path, monkeypatch):
+    for name in "abc":
+        write(tmp_path / "in" / name, StudyInstanceUID="1.2.3", PatientID=f"P-{name}")
+    (tmp_path / "in" / "c" / "0000.dcm").write_bytes(b"junk")
+    sound = discover(tmp_path / "in")
+    monkeypatch.setattr(index.Store, "keep", lambda *_: None)
+    assert list(map(repr, discover(tmp_path / "in"))) == list(map(repr, sound))
+
+
+def test_a_disk_that_refuses_the_index_costs_time_and_nothing_else(tmp_path, caplog):
+    write(tmp_path / "in")
+    (tmp_path / "index").mkdir()
+    assert only(tmp_path / "in", index=tmp_path / "index").error is None
+    assert "cannot be used" in caplog.text
+
+
+def test_no_more_than_two_studies_have_their_headers_in_memory(tmp_path, monkeypatch):
+    for name in "abcdef":
+        write(tmp_path / name)
+    in_memory: list[int] = []
+
+    def noted(*given: object) -> object:
+        images = [one for one in gc.get_objects() if type(one) is ArchiveImage]
+        in_memory.append(sum(one.path.is_relative_to(tmp_path) for one in images))
+        return series_of(*given)
+
+    monkeypatch.setattr(studies, "series_of", noted)
+    assert len(discover(tmp_path)) == 6
+    assert max(in_memory) <= 2 * 30
 
 
 @pytest.mark.parametrize("place", [0, 4096])
@@ -128,10 +167,7 @@ def test_a_process_that_is_killed_while_it_lists_is_replaced(tmp_path, monkeypat
         def __init__(self, *_: object, **__: object) -> None:
             pass
 
-        def __enter__(self) -> Pool:
-            return self
-
-        def __exit__(self, *_: object) -> None:
+        def shutdown(self) -> None:
             pass
 
         def map(self, function, chunks):
@@ -182,6 +218,12 @@ def test_a_link_to_nothing_beside_slices_may_be_a_slice(tmp_path):
     assert "IM9 is a link to nothing" in str(only(tmp_path).error)
 
 
+def test_the_index_being_written_into_an_archive_is_none_of_its_files(tmp_path):
+    write(tmp_path / "in")
+    (tmp_path / "in" / "index.sqlite-journal").write_bytes(b"")
+    assert only(tmp_path / "in").error is None
+
+
 def test_a_dicom_directory_means_its_folder(tmp_path):
     write(tmp_path / "in" / "a")
     (tmp_path / "in" / "DICOMDIR").write_bytes(b"")
@@ -224,6 +266,6 @@ def end(*_):
 
 if __name__ == "__main__":
     index.PARALLEL_FROM_FILES = 1
-    index._Store.shared = end
+    index.Store.keep = end
     discover(Path(sys.argv[1]))
 """

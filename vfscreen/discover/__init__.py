@@ -1,7 +1,10 @@
 """Which studies an input holds, and which series of each is screened. Only headers are read.
 
-    walk.py -> index.py -> series.py -> StudyFiles
-    names      headers     choice
+    walk.py -> index.py -> contents.py -> series.py -> StudyFiles
+    names      headers     what is where  choice
+
+Folders pass through the first three one after the other, then studies through the last one: what is in
+memory is one study, and of the others no more than their `StudyFiles`.
 
 A study is what shares a StudyInstanceUID (and a PatientID), wherever its files lie; a NIfTI file is
 a study of its own. A packed archive is reported and left alone.
@@ -38,7 +41,8 @@ def discover(
     A study that cannot be screened is in the list with its error: UnreadableFile, NoSuitableSeries,
     InconsistentGeometry or PackedArchive. Arguments and errors are those of `survey`.
     """
-    return [found.study for found in survey(source, settings, index=index, series=series)]
+    look = Look(settings or ReadSettings(), index, frozenset(series), all_series=False)
+    return [found.study for found in _survey(source, look)]
 
 
 def survey(
@@ -56,7 +60,10 @@ def survey(
     screened whatever the rule says. Raises InputError where the input itself is wrong, holds no image,
     or has no series of a name.
     """
-    look = Look(settings or ReadSettings(), index, frozenset(series))
+    return _survey(source, Look(settings or ReadSettings(), index, frozenset(series), all_series=True))
+
+
+def _survey(source: Path, look: Look) -> list[FoundStudy]:
     found = _found(source, look)
     if not found:
         raise InputError(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from vfscreen.discover.index import index, volume_reader
+from vfscreen.discover.contents import Contents
+from vfscreen.discover.index import Store, index, volume_reader
 from vfscreen.discover.names import relative, safe_id
 from vfscreen.discover.series import Series
 from vfscreen.discover.studies import FoundStudy, Look, grouped, with_unique_ids
@@ -34,11 +35,14 @@ def manifest_studies(manifest: Path, look: Look) -> list[FoundStudy]:
     """A study for each row. Raises InputError where the manifest itself is wrong."""
     root = manifest.parent
     rows = _rows(manifest)
-    places = _Places(root, look, [root / row.path for row in rows])
+    with closing(Store(look.index)) as store:
+        places = _Places(root, look, store, [root / row.path for row in rows])
+        by_place = sorted(enumerate(rows), key=lambda numbered: places.place(numbered[1]))
+        found = {number: look.kept(_row_study(row, places)) for number, row in by_place}
     named: list[FoundStudy] = []
     unnamed: list[FoundStudy] = []
-    for row in rows:
-        (named if row.study_id else unnamed).append(_row_study(row, places))
+    for number, row in enumerate(rows):
+        (named if row.study_id else unnamed).append(found[number])
     return named + with_unique_ids(unnamed, {one.study.study_id for one in named})
 
 
@@ -112,7 +116,7 @@ class _Place(NamedTuple):
         is_slice = path.is_file() and volume_reader(path) is None
         return cls(path.parent, True) if is_slice else cls(path, False)
 
-    def folders(self) -> list[Folder]:
+    def folders(self) -> Iterable[Folder]:
         if self.is_beside:
             return [listed(self.path)]
         if self.path.is_file():
@@ -123,14 +127,28 @@ class _Place(NamedTuple):
 class _Places:
     """The studies at the paths of a manifest. What several rows mean is listed and read once."""
 
-    def __init__(self, root: Path, look: Look, paths: Sequence[Path]) -> None:
-        self._root, self._look = root, look
+    def __init__(self, root: Path, look: Look, store: Store, paths: Sequence[Path]) -> None:
+        self._root, self._look, self._store = root, look, store
         self._places = {path: _Place.of(path) for path in paths}
-        folders = {place: place.folders() for place in sorted(set(self._places.values()))}
-        indexed = iter(index([folder for below in folders.values() for folder in below], look.index))
-        self._indexed = {place: list(islice(indexed, len(below))) for place, below in folders.items()}
-        self._studies: dict[_Place, list[FoundStudy]] = {}
+        self._contents = {
+            place: Contents(root, look.settings) for place in sorted(set(self._places.values()))
+        }
+        indexed: deque[_Place] = deque()  # whose folders come next
+        for folder in index(self._folders(indexed), store):
+            self._contents[indexed.popleft()].add(folder)
+        self._last: _Place | None = None
+        self._studies: list[FoundStudy] = []
         self._by_file: dict[Path, tuple[FoundStudy, Series]] = {}
+
+    def _folders(self, places: deque[_Place]) -> Iterator[Folder]:
+        for place in self._contents:
+            for folder in place.folders():
+                places.append(place)
+                yield folder
+
+    def place(self, row: _Row) -> _Place:
+        """Where a row points to."""
+        return self._places[self._root / row.path]
 
     def source(self, row: _Row) -> str:
         """A row's path as the tables show it."""
@@ -143,17 +161,22 @@ class _Places:
     def studies(self, row: _Row) -> list[FoundStudy]:
         """What a row's folder holds, or the study of its slice; packed files beside it do not count."""
         path = self._root / row.path
-        place = self._places[path]
+        place = self.place(row)
         found = self._found(place)
         if place.is_beside:
             return self._of_file(path, found)
         return [one for one in found if one.study.files] or list(found[:1])
 
     def _found(self, place: _Place) -> list[FoundStudy]:
-        if place not in self._studies:
-            found = self._studies[place] = grouped(self._root, self._indexed[place], self._look)
-            self._by_file |= _by_file(found) if place.is_beside else {}
-        return self._studies[place]
+        """The studies of a place; they are forgotten with the next place, since there may be a million."""
+        if place != self._last:
+            self._last, self._studies = place, self._grouped(place, self._look)
+            self._by_file = _by_file(self._studies) if place.is_beside else {}
+        return self._studies
+
+    def _grouped(self, place: _Place, look: Look) -> list[FoundStudy]:
+        keep = _all if place.is_beside else look.kept
+        return grouped(self._root, self._contents[place], self._store, look, keep)
 
     def _of_file(self, path: Path, found: Sequence[FoundStudy]) -> list[FoundStudy]:
         """The study with a DICOM file, and of its series the one with the file where that can be screened."""
@@ -165,8 +188,12 @@ class _Places:
         uid = series.kind.series_uid
         if series is not study.chosen and uid and not series.kind.unsuitable:
             look = replace(self._look, wanted=frozenset({uid}))
-            study, _ = _by_file(grouped(self._root, self._indexed[self._places[path]], look))[path]
+            study, _ = _by_file(self._grouped(self._places[path], look))[path]
         return [study]
+
+
+def _all(found: FoundStudy) -> FoundStudy:
+    return found
 
 
 def _by_file(found: Sequence[FoundStudy]) -> dict[Path, tuple[FoundStudy, Series]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from itertools import islice
 from pathlib import Path, PurePath
 
 from vfscreen.study import StudyFiles
@@ -38,5 +39,13 @@ def safe_id(text: str) -> str:
 
 
 def order(study: StudyFiles) -> tuple[str, str, tuple[Path, ...]]:
-    """The order in which studies are listed and screened."""
-    return study.source, study.study_id, study.files
+    """The order in which studies are listed and screened; two that differ also do so in their first file."""
+    return study.source, study.study_id, tuple(islice(study.files, 1))
+
+
+def stamp_of(files: Iterable[tuple[Path, tuple[int, int]]]) -> str:
+    """A digest of files' names, sizes and times."""
+    digest = hashlib.sha256()
+    for line in sorted({f"{path.name}|{size}|{mtime}" for path, (size, mtime) in files}):
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]

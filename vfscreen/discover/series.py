@@ -54,11 +54,13 @@ class ArchiveImage(NamedTuple):
 class Series:
     """Images that could be screened together, and what they would give: a geometry, or the error.
 
-    `phase` counts the parts of a series that show the same places; 0 is a whole one.
+    `images` are let go of when the study's series is chosen; `n_images` is their number. `phase` counts the
+    parts of a series that show the same places; 0 is a whole one.
     """
 
     kind: Kind
     images: tuple[ArchiveImage, ...]
+    n_images: int
     header: StudyHeader
     extent_mm: float
     error: StudyError | None
@@ -134,7 +136,7 @@ def nothing_suitable(series: Sequence[Series]) -> NoSuitableSeries:
     """What a study without a suitable series holds."""
     images: Counter[str] = Counter()
     for one in series:
-        images[one.kind.unsuitable] += len(one.images)
+        images[one.kind.unsuitable] += one.n_images
     found = ", ".join(f"{count} {name}" for name, count in sorted(images.items()))
     return NoSuitableSeries(f"no original axial CT series; images found: {found}")
 
@@ -280,9 +282,9 @@ def _extent(images: Sequence[ArchiveImage], kind: Kind) -> float:
 
 def _series(kind: Kind, images: tuple[ArchiveImage, ...], phase: int, settings: ReadSettings) -> Series:
     """The series with the geometry that its headers give, or the error that the reader will raise."""
-    keys = StudyHeader(kind.patient_id, None, kind.series_uid or None)
+    keys, count = StudyHeader(kind.patient_id, None, kind.series_uid or None), len(images)
     if kind.unsuitable:
-        return Series(kind, images, keys, 0.0, None, phase)
+        return Series(kind, images, count, keys, 0.0, None, phase)
     extent_mm = 0.0
     try:
         for one in images:
@@ -295,8 +297,9 @@ def _series(kind: Kind, images: tuple[ArchiveImage, ...], phase: int, settings: 
         extent_mm = float(np.abs(stacking.geometry.affine[2, 0]) * stacking.geometry.shape[0])
         header = with_geometry(header, stacking.geometry, settings)
     except StudyError as error:
-        return Series(kind, images, keys, extent_mm or _covered(images), error, phase)
-    return Series(kind, images, header, extent_mm, None, phase)
+        error = error.with_traceback(None)  # which holds the images
+        return Series(kind, images, count, keys, extent_mm or _covered(images), error, phase)
+    return Series(kind, images, count, header, extent_mm, None, phase)
 
 
 def _covered(images: Sequence[ArchiveImage]) -> float:

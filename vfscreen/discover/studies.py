@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vfscreen.discover.index import VOLUME_SUFFIXES, IndexedFile, IndexedFolder, index, volume_reader
-from vfscreen.discover.names import common_folder, order, relative, safe_id
+from vfscreen.discover.contents import Contents, StudyKey, completed, failed, study_key
+from vfscreen.discover.index import Headers, Store, headers_of, image_of, index
+from vfscreen.discover.names import common_folder, order, relative, safe_id, stamp_of
 from vfscreen.discover.series import ArchiveImage, Series, choice, choose, nothing_suitable, series_of
-from vfscreen.discover.walk import COMPRESSED_SUFFIXES, PACKED_SUFFIXES, UNSUPPORTED_SUFFIXES, Folder
-from vfscreen.errors import (
-    InconsistentGeometry,
-    PackedArchive,
-    StudyError,
-    UnreadableFile,
-    UnsupportedFormat,
-)
-from vfscreen.readers.common import cause
+from vfscreen.discover.walk import Folder
+from vfscreen.errors import InconsistentGeometry, UnreadableFile
+from vfscreen.readers.dicom_headers import Image
 from vfscreen.settings import ReadSettings
-from vfscreen.study import StudyFiles
-
-
-@dataclass(frozen=True)
-class Look:
-    """How an archive is looked at: limits of the readers, the file that keeps headers, series asked for."""
-
-    settings: ReadSettings
-    index: Path | None
-    wanted: frozenset[str]
+from vfscreen.study import PackedPaths, StudyFiles
 
 
 @dataclass(frozen=True)
@@ -43,43 +30,89 @@ class FoundStudy:
     chosen: Series | None = None
 
 
-def studies_below(root: Path, folders: Sequence[Folder], look: Look) -> list[FoundStudy]:
-    """The studies of folders, named as seen from `root`; ids may still be shared."""
-    return grouped(root, index(folders, look.index), look)
+@dataclass(frozen=True)
+class Look:
+    """How an archive is looked at: limits of the readers, the file that keeps headers, series asked for.
 
-
-def grouped(root: Path, folders: Sequence[IndexedFolder], look: Look) -> list[FoundStudy]:
-    """The studies of folders whose headers are known."""
-    parts: defaultdict[tuple[str, str | None], list[ArchiveImage]] = defaultdict(list)
-    for folder in folders:
-        for image in _completed(list(_images(folder.files))):
-            # Without a StudyInstanceUID nothing but the folder holds images together.
-            parts[image.kind.study_uid or str(folder.folder.path), image.kind.patient_id].append(image)
-    found = [study for images in parts.values() for study in _dicom_studies(root, images, look)]
-    volumes = [
-        FoundStudy(_volume_study(root, file, look.settings)) for folder in folders for file in folder.volumes
-    ]
-    closed = [FoundStudy(study) for folder in folders for study in _not_opened(root, folder.folder)]
-    return _with_unreadable(root, folders, found) + volumes + closed
-
-
-def _images(files: Iterable[IndexedFile]) -> Iterable[ArchiveImage]:
-    for file in files:
-        for kind, image in file.found.images:
-            yield ArchiveImage(file.path, file.stamp, kind, image)
-
-
-def _completed(images: list[ArchiveImage]) -> list[ArchiveImage]:
-    """The images of a folder, where those without a UID or patient have that of all others.
-
-    An export that lost it for some slices must not make two halves of a series.
+    Unless `all_series` are to be shown, only those asked for stay in memory, and none with its images.
     """
-    for name in ("study_uid", "patient_id", "series_uid"):
-        values = {getattr(one.kind, name) or None for one in images}
-        if None in values and len(values) == 2:
-            value: Any = next(filter(None, values))
-            images = [one._replace(kind=one.kind._replace(**{name: value})) for one in images]
-    return images
+
+    settings: ReadSettings
+    index: Path | None
+    wanted: frozenset[str]
+    all_series: bool
+
+    def kept(self, found: FoundStudy) -> FoundStudy:
+        """What stays of a study while others are looked at."""
+        series = [one for one in found.series if self.all_series or one.kind.series_uid in self.wanted]
+        bare = tuple(replace(one, images=()) for one in series)
+        return FoundStudy(
+            found.study, bare, bare[series.index(found.chosen)] if found.chosen in series else None
+        )
+
+
+def studies_below(root: Path, folders: Iterable[Folder], look: Look) -> list[FoundStudy]:
+    """The studies of folders, named as seen from `root`; ids may still be shared."""
+    with closing(Store(look.index)) as store:
+        contents = Contents.of(root, look.settings, index(folders, store))
+        return grouped(root, contents, store, look, look.kept)
+
+
+def grouped(
+    root: Path, contents: Contents, store: Store, look: Look, keep: Callable[[FoundStudy], FoundStudy]
+) -> list[FoundStudy]:
+    """What is to keep of the studies of folders whose headers are in the store, one after the other."""
+    opened, found = _Opened(store), list[FoundStudy]()
+    owners: defaultdict[Path, set[int]] = defaultdict(set)
+    for key, folders in contents.folders.items():
+        images = [image for folder in folders for image in opened.take(folder, key)]
+        for one in _dicom_studies(root, images, look) if images else ():
+            for folder in contents.faults.keys() & folders:
+                if any(path.parent == folder for path in one.study.files):
+                    owners[folder].add(len(found))
+            found.append(keep(one))
+    others = map(FoundStudy, [*contents.volumes, *contents.closed])
+    return [*_with_unreadable(root, contents.faults, found, owners), *others]
+
+
+class _Opened:
+    """Folders whose headers are in memory, each until the images of all its studies were taken."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._images: dict[Path, defaultdict[StudyKey, list[ArchiveImage]]] = {}
+
+    def take(self, folder: Path, study: StudyKey) -> list[ArchiveImage]:
+        """The images of a study in a folder."""
+        if folder not in self._images:
+            self._images[folder] = _by_study(folder, headers_of(folder, self._store))
+        of_folder = self._images[folder]
+        images = of_folder.pop(study, [])
+        if not of_folder:
+            del self._images[folder]
+        return images
+
+
+def _by_study(folder: Path, headers: Headers) -> defaultdict[StudyKey, list[ArchiveImage]]:
+    found: defaultdict[StudyKey, list[ArchiveImage]] = defaultdict(list)
+    kinds, alike = completed(headers), dict[Hashable, Any]()
+    for name, entry in headers.in_order():
+        path = folder / name
+        for number, values in entry.images:
+            kind, image = kinds[number], _sharing(image_of(values), alike)
+            found[study_key(kind, folder)].append(ArchiveImage(path, entry.stamp, kind, image))
+    return found
+
+
+def _sharing(image: Image, alike: dict[Hashable, Any]) -> Image:
+    """The image with one object for what is equal in others: a folder may have a million."""
+
+    def one(value: Any) -> Any:
+        return alike.setdefault(value, value)
+
+    return image._replace(
+        phase=one(image.phase), rescale=one(image.rescale), study_date=one(image.study_date)
+    )
 
 
 def _dicom_studies(root: Path, images: Sequence[ArchiveImage], look: Look) -> list[FoundStudy]:
@@ -88,8 +121,8 @@ def _dicom_studies(root: Path, images: Sequence[ArchiveImage], look: Look) -> li
     series, strangers = series_of(images, look.settings, look.wanted)
     chosen = choose(series, look.wanted)
     used = chosen.images if chosen else tuple(images)
-    files = tuple(one.path for one in used)
-    source = relative(root, common_folder({path.parent for path in files}))
+    files = PackedPaths.of([one.path for one in used])
+    source = relative(root, common_folder({folder for folder, _ in files.folders}))
     study = StudyFiles(
         study_id=safe_id(kind.study_uid or source),
         source=source,
@@ -98,17 +131,10 @@ def _dicom_studies(root: Path, images: Sequence[ArchiveImage], look: Look) -> li
         error=None if chosen else nothing_suitable(series),
         frames=tuple(one.image.frame for one in used if one.image.frame is not None) if chosen else (),
         choice=choice(series, chosen, look.wanted) if chosen else None,
-        stamp=_stamp((one.path, one.stamp) for one in used),
+        stamp=stamp_of((one.path, one.stamp) for one in used),
     )
     found = FoundStudy(study, tuple(series), chosen)
     return [found, *(FoundStudy(_stranger(root, parts, source)) for parts in strangers if chosen)]
-
-
-def _stamp(files: Iterable[tuple[Path, tuple[int, int]]]) -> str:
-    digest = hashlib.sha256()
-    for line in sorted({f"{path.name}|{size}|{mtime}" for path, (size, mtime) in files}):
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:16]
 
 
 def stamped(found: FoundStudy) -> FoundStudy:
@@ -126,70 +152,29 @@ def _stranger(root: Path, images: Sequence[ArchiveImage], source: str) -> StudyF
         f"the images have the study and series UID and the positions of those in {source}, but are no copy "
         "of them; export the studies with UIDs of their own"
     )
-    stamp = _stamp((one.path, one.stamp) for one in images)
+    stamp = stamp_of((one.path, one.stamp) for one in images)
     return StudyFiles(safe_id(own), own, (), images[0].kind.patient_id, error, stamp=stamp)
 
 
 def _with_unreadable(
-    root: Path, folders: Sequence[IndexedFolder], found: Sequence[FoundStudy]
+    root: Path,
+    faults: Mapping[Path, UnreadableFile],
+    found: Sequence[FoundStudy],
+    owners: Mapping[Path, Collection[int]],
 ) -> list[FoundStudy]:
     """Unreadable files become the error of the one study in their folder, otherwise a study of their own.
 
     A series with a file missing must not be measured: what is missing may be one of its slices.
     """
     found = list(found)
-    owners: defaultdict[Path, set[int]] = defaultdict(set)
-    for number, one in enumerate(found):
-        for path in {file.parent for file in one.study.files}:
-            owners[path].add(number)
-    for folder in folders:
-        unreadable = folder.unreadable
-        if not unreadable:
-            continue
-        error = UnreadableFile(f"unreadable files in the folder: {len(unreadable)}; {unreadable[0]}")
-        here = owners[folder.folder.path]
+    for folder, error in faults.items():
+        here = owners.get(folder, ())
         if len(here) == 1:
             (number,) = here
             found[number] = replace(found[number], study=replace(found[number].study, error=error))
         else:
-            source = relative(root, folder.folder.path)
-            found.append(FoundStudy(_failed(source, error)))
+            found.append(FoundStudy(failed(relative(root, folder), error)))
     return found
-
-
-def _failed(source: str, error: StudyError) -> StudyFiles:
-    return StudyFiles(safe_id(source), source, (), error=error)
-
-
-def _not_opened(root: Path, folder: Folder) -> Iterator[StudyFiles]:
-    """What may hold studies but is left alone: archives, volumes of other formats, and packed slices."""
-    error: StudyError = PackedArchive("a packed archive is not opened; unpack it if it holds studies")
-    for name in folder.names(PACKED_SUFFIXES):
-        yield _failed(relative(root, folder.path / name), error)
-    error = UnsupportedFormat("a volume in a format that is not read; convert it to NIfTI")
-    for name in folder.names(UNSUPPORTED_SUFFIXES):
-        yield _failed(relative(root, folder.path / name), error)
-    others = (*PACKED_SUFFIXES, *UNSUPPORTED_SUFFIXES, *VOLUME_SUFFIXES)
-    compressed = [n for n in folder.names(COMPRESSED_SUFFIXES) if not n.lower().endswith(others)]
-    if compressed:
-        count = f"{len(compressed)} compressed files, the first is {compressed[0]}"
-        error = PackedArchive(f"{count}: they are not opened; unpack them if they are slices")
-        yield _failed(f"{relative(root, folder.path)}/*{Path(compressed[0]).suffix}", error)
-
-
-def _volume_study(root: Path, file: IndexedFile, settings: ReadSettings) -> StudyFiles:
-    path = file.path
-    reader = volume_reader(path)
-    source = relative(root, path)
-    suffix = next(suffix for suffix in reader.SUFFIXES if source.lower().endswith(suffix))
-    study = StudyFiles(safe_id(source[: -len(suffix)]), source, (path,), stamp=_stamp([(path, file.stamp)]))
-    try:
-        reader.read_geometry(study, settings)
-    except StudyError as error:
-        return replace(study, error=error)
-    except Exception as error:  # the border of a volume, as that of a file in the index
-        return replace(study, error=UnreadableFile(f"{path.name} cannot be read ({cause(error)})"))
-    return study
 
 
 def with_unique_ids(found: Sequence[FoundStudy], taken: Collection[str] = ()) -> list[FoundStudy]:

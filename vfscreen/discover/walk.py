@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 
 from vfscreen.storage import is_remote, map_requests
 
+FOLDERS_AT_ONCE = 256  # of object storage, whose files are in memory together
 PACKED_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 """Of archives, each of which may be a study."""
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".z")
@@ -46,6 +47,11 @@ class File(NamedTuple):
     size: int
     mtime_ns: int
 
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Size and time: another one is another file."""
+        return self.size, self.mtime_ns
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -61,17 +67,20 @@ class Folder:
         return [file.name for file in self.files if file.name.lower().endswith(suffixes)]
 
 
-def walk(root: Path) -> list[Folder]:
-    """A folder and all below it, in order of their names; on object storage level by level."""
-    return list(_below_remote(root) if is_remote(root) else _below(root, set()))
+def walk(root: Path) -> Iterator[Folder]:
+    """A folder and all below it, each when it is asked for: in order of their names, or level by level."""
+    return _below_remote(root) if is_remote(root) else _below(root)
 
 
 def _below_remote(root: Path) -> Iterator[Folder]:
     level = [root]
     while level:
-        found = map_requests(_listed_remote, level)
-        yield from (folder for folder, _ in found)
-        level = [subfolder for _, subfolders in found for subfolder in sorted(subfolders)]
+        below: list[Path] = []
+        for start in range(0, len(level), FOLDERS_AT_ONCE):
+            for folder, subfolders in map_requests(_listed_remote, level[start : start + FOLDERS_AT_ONCE]):
+                yield folder
+                below += sorted(subfolders)
+        level = below
 
 
 def _listed_remote(path: Path) -> tuple[Folder, list[Path]]:
@@ -100,8 +109,9 @@ def _remote_file(name: str, entry: dict[str, Any]) -> File:
     return File(name, entry["size"], int.from_bytes(digest[:7], "big"))
 
 
-def _below(root: Path, seen: set[tuple[int, int]]) -> Iterator[Folder]:
+def _below(root: Path) -> Iterator[Folder]:
     waiting = [root]
+    seen: set[tuple[int, int]] = set()
     while waiting:
         path = waiting.pop()
         try:
