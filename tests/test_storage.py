@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from vfscreen.merge import merge
 from vfscreen.networks import weights
 from vfscreen.pipeline import RunSummary, run
 from vfscreen.results.copies import working_copy
+from vfscreen.settings import MeasureSettings, Settings
 from vfscreen.shards import Shard
-from vfscreen.storage import HEADER_BYTES, is_remote, on_this_machine, one_look, path_of
+from vfscreen.storage import HEADER_BYTES, is_remote, on_this_machine, one_look, path_of, remove_copies
 from vfscreen.study import StudyFiles
 
 SAMPLES = Path(__file__).parents[1] / "sample_data"
@@ -193,6 +196,30 @@ def test_a_part_is_kept_before_the_run_ends(storage, bucket, tmp_path):  # noqa:
         assert (copy.folder / "c").read_bytes() == b"of another machine"
 
 
+def test_a_bucket_is_named_as_a_folder_is(storage, bucket):  # noqa: F811
+    for path in sorted((SAMPLES / "normal").iterdir())[:4]:
+        storage.put(str(path), f"{bucket}/{path.name}")
+    assert [study.source for study in discover(path_of(bucket))] == [bucket.removeprefix("s3://")]
+
+
+def test_a_message_names_the_url_and_not_the_copy(storage, bucket, archive):  # noqa: F811
+    screened(archive, f"{bucket}/results", limit=1)
+    with pytest.raises(InputError, match=f"^{bucket}/results holds results made in another way"):
+        screened(
+            archive, f"{bucket}/results", limit=1, settings=Settings(measure=MeasureSettings(threshold=0.7))
+        )
+
+
+def test_what_a_killed_process_fetched_is_removed(storage, bucket, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    storage.pipe(f"{bucket}/1.dcm", b"1")
+    with on_this_machine(StudyFiles("id", "source", (path_of(f"{bucket}/1.dcm"),))) as local:
+        remove_copies(os.getpid())
+        assert not local.files[0].exists()
+        assert list(tmp_path.iterdir()) == []
+        Path(local.files[0].parents[1]).mkdir()  # for the end of the context
+
+
 def test_objects_that_are_gone_are_files_vanished(storage, bucket):  # noqa: F811
     study = StudyFiles("id", "source", (path_of(f"{bucket}/a.dcm"),))
     with pytest.raises(FilesVanished, match="gone from the storage"), on_this_machine(study):
@@ -233,5 +260,6 @@ def test_a_storage_without_an_answer_is_an_error_before_the_run(storage, bucket,
 def test_a_local_url_is_a_path_and_an_unknown_one_is_refused(tmp_path):
     assert path_of(f"file://{tmp_path}/x") == tmp_path / "x"
     assert path_of("results") == Path("results")
-    with pytest.raises(InputError, match="nonsense://x cannot be opened"):
-        path_of("nonsense://x")
+    for url in ("nonsense://x", "http://host/archive"):
+        with pytest.raises(InputError, match=f"{url} cannot be opened"):
+            path_of(url)

@@ -12,7 +12,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import tempfile
 import time
 import traceback
 from collections import deque
@@ -27,7 +26,7 @@ from vfscreen.curve import SpineCurve
 from vfscreen.errors import FilesVanished, OutOfMemory, StudyError, UnexpectedError
 from vfscreen.localize import LocalizerInput, localizer_input
 from vfscreen.settings import ReadSettings, Settings
-from vfscreen.storage import is_afar, on_this_machine
+from vfscreen.storage import is_afar, on_this_machine, remove_copies
 from vfscreen.straighten import Straightened, straightened
 from vfscreen.study import SourceImages, StudyFiles, StudyHeader, StudyImage
 from vfscreen.volume import Volume
@@ -138,8 +137,7 @@ class Reader:
     def __init__(self, settings: Settings, limits: ReaderLimits, read: ReadStudy) -> None:
         """Start the process; `read` is handed to it by name."""
         self.connection, theirs = _SPAWN.Pipe()
-        self._scratch = tempfile.TemporaryDirectory(prefix="vfscreen_", ignore_cleanup_errors=True)
-        arguments = (theirs, settings, limits.memory_mib, read, self._scratch.name)
+        arguments = (theirs, settings, limits.memory_mib, read)
         self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
         self._limit_s = limits.seconds
         with _environment(_ONE_THREAD):
@@ -182,7 +180,8 @@ class Reader:
         self._process.join(grace_s)
         self._process.kill()
         self._process.join()
-        self._scratch.cleanup()  # a reader that is killed leaves what it fetched
+        if self._process.pid is not None:
+            remove_copies(self._process.pid)
         self.connection.close()
         return self._process.exitcode
 
@@ -198,16 +197,13 @@ class Reader:
             self.command = None  # it died before; `receive` will tell, and this study is not the cause
 
 
-def _serve(
-    connection: Connection, settings: Settings, memory_mib: int, read: ReadStudy, scratch: str
-) -> None:
+def _serve(connection: Connection, settings: Settings, memory_mib: int, read: ReadStudy) -> None:
     """What runs in the reader: one reply to each command until the main process has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain there without saying of which study
     end_with_parent()
     keep_freed_memory()
     _limit_memory(memory_mib)
-    tempfile.tempdir = scratch
     work = _Work(settings, read)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send(Reply(None))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ _R = TypeVar("_R")
 
 HEADER_BYTES = 2**14  # that are fetched at a time where a header is read
 REQUESTS = 32  # at a time
+_COPIES = "vfscreen_{pid}_"  # how the folder of a process' copies begins
 
 
 def path_of(text: str | Path) -> Path:
@@ -51,9 +53,11 @@ def path_of(text: str | Path) -> Path:
 
 
 def _with_driver(path: Any) -> Path:
-    """The path, if what opens it is installed."""
+    """The path, if what opens it is installed and can list folders."""
     import fsspec
 
+    if path.protocol in ("http", "https"):
+        raise ValueError("it has no folders to list")
     fsspec.get_filesystem_class(path.protocol)
     return cast(Path, path)
 
@@ -171,8 +175,14 @@ def on_this_machine(study: StudyFiles) -> Iterator[StudyFiles]:
     if not is_afar(study):
         yield study
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=_COPIES.format(pid=os.getpid())) as folder:
         yield replace(study, files=_copied(study.files, Path(folder)))
+
+
+def remove_copies(pid: int) -> None:
+    """Remove the copies that a process was killed with."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_COPIES.format(pid=pid)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copied(files: Sequence[Path], folder: Path) -> tuple[Path, ...]:

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vfscreen.cli.options import Device, DeviceOption, Paper, Threshold, Weights, settings_of
+from vfscreen.cli.options import Device, DeviceOption, Paper, Threshold, Weights, place, settings_of
 from vfscreen.cli.shown import print_vertebrae
 from vfscreen.settings import MeasureSettings
 
 
 def show(
     study: Annotated[
-        Path, typer.Argument(metavar="STUDY", help="Folder of one DICOM series, or NIfTI file.")
+        Path, typer.Argument(metavar="STUDY", help="Folder of one DICOM series, or NIfTI file.", parser=place)
     ],
     out: Annotated[
         Path | None,

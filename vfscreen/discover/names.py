@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 from pathlib import Path, PurePath
 
+from vfscreen.storage import is_remote
 from vfscreen.study import StudyFiles
 
 LONGEST_ID = 120
@@ -18,8 +19,13 @@ def relative(root: Path, path: Path) -> str:
     """Posix path below the input; the input's own name for itself. A name that is not UTF-8 is escaped."""
     shown: PurePath = path
     if path.is_relative_to(root):
-        shown = path.relative_to(root) if path != root else PurePath(root.resolve().name)
+        shown = path.relative_to(root) if path != root else PurePath(_name(root))
     return os.fsencode(shown.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _name(root: Path) -> str:
+    """A folder's own name; that of a bucket is no name to pathlib."""
+    return str(root.resolve()).rstrip("/").rpartition("/")[2] if is_remote(root) else root.resolve().name
 
 
 def common_folder(folders: Collection[Path]) -> Path:

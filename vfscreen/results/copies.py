@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vfscreen.errors import InputError
 from vfscreen.results.folder import SET_ASIDE
 from vfscreen.storage import check_reachable, fetch, is_remote, names_below, remove, send
 from vfscreen.whole_files import patiently
@@ -34,7 +35,10 @@ def working_copy(out: Path) -> Iterator[WorkingCopy]:
     check_reachable(out)
     with tempfile.TemporaryDirectory(prefix="vfscreen_") as folder:
         log.info("Results of %s are worked on in %s.", out, folder)
-        yield WorkingCopy(out, Path(folder))
+        try:
+            yield WorkingCopy(out, Path(folder))
+        except InputError as error:  # which tells of the folder that was worked in
+            raise InputError(str(error).replace(folder, str(out))) from error
 
 
 @dataclass
