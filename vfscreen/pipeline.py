@@ -236,7 +236,8 @@ def run(
                     progress(tally)
         finally:  # also after Ctrl-C: what is finished becomes tables
             _close(results)
-            bring(copy)  # what workers elsewhere wrote
+            if cluster is not None:
+                bring(copy)  # what its workers wrote
             summary = make_tables(
                 call, tally.new, mean(usages), {study_key(study, names) for study in wanted}, copy
             )
