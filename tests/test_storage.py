@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -17,16 +18,27 @@ import pandas as pd
 import pytest
 from object_storage import bucket, storage, uploaded  # noqa: F401
 
+import vfscreen.storage
+from vfscreen import pipeline, whole_files
 from vfscreen.cli import main
 from vfscreen.discover import discover
 from vfscreen.errors import FilesVanished, InputError
 from vfscreen.merge import merge
 from vfscreen.networks import weights
 from vfscreen.pipeline import RunSummary, run
+from vfscreen.pseudonyms import Pseudonyms
+from vfscreen.results import copies
 from vfscreen.results.copies import working_copy
-from vfscreen.settings import MeasureSettings, Settings
 from vfscreen.shards import Shard
-from vfscreen.storage import HEADER_BYTES, is_remote, on_this_machine, one_look, path_of, remove_copies
+from vfscreen.storage import (
+    HEADER_BYTES,
+    files_in,
+    is_remote,
+    on_this_machine,
+    one_look,
+    path_of,
+    remove_copies,
+)
 from vfscreen.study import StudyFiles
 
 SAMPLES = Path(__file__).parents[1] / "sample_data"
@@ -152,6 +164,94 @@ def test_a_fresh_start_sets_aside_what_the_storage_holds(storage, bucket, archiv
     assert screened(archive, out, limit=2).new == 0
 
 
+def test_a_fresh_start_that_is_broken_off_leaves_no_new_run_json_beside_old_parts(
+    storage,  # noqa: F811
+    bucket,  # noqa: F811
+    archive,
+    monkeypatch,
+):
+    screened(archive, bucket, limit=1)
+
+    def broken_off(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "_open_results", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        screened(archive, bucket, fresh=True)
+    assert not storage.glob(f"{bucket}/parts/*")
+    assert len(storage.glob(f"{bucket}/set_aside/*/parts/*.studies.parquet")) == 1
+
+
+def test_no_pseudonyms_stand_beside_what_was_set_aside_on_the_storage(storage, bucket, archive):  # noqa: F811
+    storage.pipe(f"{bucket}/results/set_aside/1/studies.parquet", b"names")
+    with pytest.raises(InputError, match=f"^{bucket}/results holds names .*set_aside"):
+        screened(archive, f"{bucket}/results", limit=1, pseudonyms=Pseudonyms(b"k" * 32))
+
+
+def test_what_lies_beside_results_is_not_brought_here(storage, bucket):  # noqa: F811
+    for name in ("archive/1.dcm", "2.dcm", "run.json", "parts/1.studies.parquet", "parts/", "thumbnails/"):
+        storage.pipe(f"{bucket}/{name}", b"1")
+    with working_copy(path_of(bucket)) as copy:
+        copy.bring()
+        brought = {path.relative_to(copy.folder).as_posix() for path in copy.folder.rglob("*.*")}
+    assert brought == {"run.json", "parts/1.studies.parquet"}
+
+
+def test_an_error_tells_where_results_are_kept_and_not_where_they_are_worked_on(bucket):  # noqa: F811
+    with (
+        pytest.raises(InputError, match=f"^{bucket}/x is wrong$"),
+        working_copy(path_of(f"{bucket}/x")) as copy,
+    ):
+        raise InputError(f"{copy.folder} is wrong")
+
+
+def test_results_are_brought_from_a_storage_that_was_away(storage, bucket, monkeypatch):  # noqa: F811
+    storage.pipe(f"{bucket}/run.json", b"1")
+    answers = iter([OSError("away")])
+
+    def away_once(path: Path) -> list[str]:
+        for error in answers:
+            raise error
+        return files_in(path)
+
+    monkeypatch.setattr(copies, "files_in", away_once)
+    monkeypatch.setattr(whole_files, "PAUSES_S", (0,))
+    with working_copy(path_of(bucket)) as copy:
+        copy.bring()
+        assert (copy.folder / "run.json").exists()
+
+
+def test_a_bucket_that_is_not_there_is_named(storage, archive, monkeypatch, capsys):  # noqa: F811
+    for command in ("run", "check"):
+        assert run_command(monkeypatch, f"{command} {archive} --out s3://not-there/results") == 2
+        assert "s3://not-there/results" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_driver_that_is_not_installed_is_told_with_what_to_install(monkeypatch):
+    pytest.importorskip("upath")
+    monkeypatch.setitem(sys.modules, "adlfs", None)
+    with pytest.raises(InputError, match=r"abfs://bucket needs .*\[storage\]"):
+        path_of("abfs://bucket")
+
+
+def test_a_full_temporary_folder_is_not_the_storages_fault(storage, bucket, monkeypatch):  # noqa: F811
+    def full(copies: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(vfscreen.storage, "fetch", full)
+    study = StudyFiles("id", "source", (path_of(f"{bucket}/a.dcm"),))
+    with pytest.raises(FilesVanished, match="TMPDIR"), on_this_machine(study):
+        pass
+
+
+def test_a_study_on_object_storage_is_shown(storage, bucket, archive, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(weights, "load_models", lambda folder=None, device="auto": fakes.fake_models())
+    source = uploaded(storage, archive, f"{bucket}/archive")
+    picture = tmp_path / "stages.png"
+    assert run_command(monkeypatch, f"show {source}/healthy_0.nii.gz --out {picture}") == 0
+    assert picture.exists()
+
+
 def test_shards_on_object_storage_are_merged(storage, bucket, archive, tmp_path):  # noqa: F811
     shards = [f"{bucket}/shard_{number}" for number in (1, 2)]
     for number, out in enumerate(shards, 1):
@@ -189,25 +289,17 @@ def test_a_part_is_kept_before_the_run_ends(storage, bucket, tmp_path):  # noqa:
             f"{bucket[5:]}/b.studies.parquet",
         ]
         (copy.folder / "a.vertebrae.parquet").unlink()
-        storage.pipe(f"{bucket}/c", b"of another machine")
+        storage.pipe(f"{bucket}/c.csv", b"of another machine")
         copy.keep()
         copy.bring()
-        assert storage.ls(bucket, detail=False) == [f"{bucket[5:]}/b.studies.parquet", f"{bucket[5:]}/c"]
-        assert (copy.folder / "c").read_bytes() == b"of another machine"
+        assert storage.ls(bucket, detail=False) == [f"{bucket[5:]}/b.studies.parquet", f"{bucket[5:]}/c.csv"]
+        assert (copy.folder / "c.csv").read_bytes() == b"of another machine"
 
 
 def test_a_bucket_is_named_as_a_folder_is(storage, bucket):  # noqa: F811
     for path in sorted((SAMPLES / "normal").iterdir())[:4]:
         storage.put(str(path), f"{bucket}/{path.name}")
     assert [study.source for study in discover(path_of(bucket))] == [bucket.removeprefix("s3://")]
-
-
-def test_a_message_names_the_url_and_not_the_copy(storage, bucket, archive):  # noqa: F811
-    screened(archive, f"{bucket}/results", limit=1)
-    with pytest.raises(InputError, match=f"^{bucket}/results holds results made in another way"):
-        screened(
-            archive, f"{bucket}/results", limit=1, settings=Settings(measure=MeasureSettings(threshold=0.7))
-        )
 
 
 def test_what_a_killed_process_fetched_is_removed(storage, bucket, tmp_path, monkeypatch):  # noqa: F811

@@ -34,7 +34,7 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, fresh: bool = False
         out = copy.folder
         bring(copy)
         if fresh:
-            put_aside(out)
+            put_aside(copy)
         if (out / "parts").exists():
             raise InputError(f"{out} holds results already: choose another folder, or merge with --fresh")
         call = _begin(shards, out)

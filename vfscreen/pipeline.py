@@ -211,7 +211,7 @@ def run(
         listed = discover(source, settings.read, index=index, series=series)
         wanted = [study for study in listed[:limit] if shard is None or shard.has(study.study_id)]
         if fresh:
-            put_aside(out)
+            put_aside(copy)
         computed_on = models.device if cluster is None else "each worker's own"
         results, call = _open_results(copy, method, computed_on, settings, options)
         finished = finished_studies(out)
@@ -311,16 +311,20 @@ def _check_has_no_names(out: Path, fresh: bool) -> None:
         )
 
 
-def put_aside(out: Path) -> None:
-    """Move earlier results of `out` out of the way. Raises InputError where they cannot be moved."""
+def put_aside(copy: WorkingCopy) -> None:
+    """Move earlier results out of the way, also where they are kept: no new run.json may stand beside them.
+
+    Raises InputError where they cannot be moved.
+    """
     try:
-        aside = set_aside(out)
+        aside = set_aside(copy.folder)
+        copy.keep()
     except OSError as error:
         raise InputError(
-            f"Results in {out} cannot be set aside: {error}; move the folder yourself, or choose another"
+            f"Results in {copy.out} cannot be set aside: {error}; move the folder yourself, or choose another"
         ) from error
     if aside:
-        logger.info("Earlier results are in %s.", aside)
+        logger.info("Earlier results are in %s.", copy.out / aside.relative_to(copy.folder))
 
 
 def _superseded(
@@ -409,7 +413,10 @@ def bring(copy: WorkingCopy) -> None:
     try:
         copy.bring()
     except OSError as error:
-        raise VfscreenError(f"Results cannot be read from {copy.out} ({error})") from error
+        raise VfscreenError(
+            f"Results cannot be read ({error}); see the spelling of the bucket, and whether you may read and "
+            "write there"
+        ) from error
 
 
 def _close(results: ResultWriter) -> None:

@@ -7,6 +7,7 @@ the storage is and who may read it, fsspec's drivers learn from their own enviro
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -48,7 +49,12 @@ def path_of(text: str | Path) -> Path:
         raise InputError(
             f"{text} needs the package {error.name}: pip install -c constraints.txt -e '.[storage]'"
         ) from error
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        raise InputError(
+            f"{text} needs a driver ({error}); those of s3:// and gs:// come with pip install "
+            "-c constraints.txt -e '.[storage]'"
+        ) from error
+    except ValueError as error:
         raise InputError(f"{text} cannot be opened: {error}") from error
 
 
@@ -194,6 +200,8 @@ def _copied(files: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     except FileNotFoundError as error:
         raise FilesVanished("files of the study are gone from the storage") from error
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise FilesVanished("the temporary folder (TMPDIR) has no room for the study") from error
         reason = type(error.__cause__ or error).__name__
         raise FilesVanished(f"the storage with the study gives no answer ({reason})") from error
     return tuple(copies[file] for file in files)
@@ -228,10 +236,25 @@ def remove(paths: Collection[Path]) -> None:
 
 
 def names_below(folder: Path) -> list[str]:
-    """The files of a folder and all below it, as seen from it. Raises OSError."""
+    """The files of a folder and all below it, as seen from it, but for objects that stand for folders.
+
+    Raises OSError.
+    """
     root = _key(folder)
     with _drivers_errors():
-        return [key.removeprefix(root).lstrip("/") for key in _storage(folder).find(root) if key != root]
+        keys = [key for key in _storage(folder).find(root) if key != root]
+    return [key.removeprefix(root).lstrip("/") for key in keys if not key.endswith("/")]
+
+
+def files_in(folder: Path) -> list[str]:
+    """The files of a folder itself. Raises OSError."""
+    try:
+        with _drivers_errors():
+            entries = _storage(folder).ls(_key(folder), detail=True)
+    except FileNotFoundError:
+        return []  # yet
+    names = [entry["name"].rpartition("/")[2] for entry in entries if entry["type"] != "directory"]
+    return [name for name in names if name]
 
 
 def _storage(path: Path, *_: Path) -> Any:

@@ -44,7 +44,7 @@ def write_stream(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def patiently(attempt: Callable[[], None], place: Path, is_passing: Callable[[OSError], bool]) -> None:
-    """Do what writes to a place, again and again for some minutes while its errors are passing ones.
+    """Do what needs a place, again and again for some minutes while its errors are passing ones.
 
     Raises OSError as `attempt` does.
     """
@@ -55,7 +55,7 @@ def patiently(attempt: Callable[[], None], place: Path, is_passing: Callable[[OS
             if not is_passing(error):
                 raise
             reason = error.strerror or error
-            log.warning("%s cannot be written (%s); the next attempt is in %d s", place, reason, pause_s)
+            log.warning("%s cannot be used (%s); the next attempt is in %d s", place, reason, pause_s)
             time.sleep(pause_s)
     attempt()
 

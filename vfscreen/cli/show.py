@@ -15,7 +15,8 @@ from vfscreen.settings import MeasureSettings
 
 def show(
     study: Annotated[
-        Path, typer.Argument(metavar="STUDY", help="Folder of one DICOM series, or NIfTI file.", parser=place)
+        Path,
+        typer.Argument(metavar="STUDY", help="Folder of one DICOM series, or NIfTI file.", parser=place),
     ],
     out: Annotated[
         Path | None,

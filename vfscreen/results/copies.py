@@ -6,20 +6,22 @@ there, so that whoever goes on, on whatever machine, finds it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vfscreen.errors import InputError
-from vfscreen.results.folder import SET_ASIDE
-from vfscreen.storage import check_reachable, fetch, is_remote, names_below, remove, send
+from vfscreen.errors import VfscreenError
+from vfscreen.results.folder import FOLDERS, SET_ASIDE
+from vfscreen.storage import check_reachable, fetch, files_in, is_remote, names_below, remove, send
 from vfscreen.whole_files import patiently
 
 log = logging.getLogger(__name__)
 
+_SUFFIXES = (".json", ".parquet", ".csv", ".xlsx", ".html", ".sqlite")  # of results outside their folders
 _Stamp = tuple[int, int]  # size and time
 
 
@@ -37,8 +39,8 @@ def working_copy(out: Path) -> Iterator[WorkingCopy]:
         log.info("Results of %s are worked on in %s.", out, folder)
         try:
             yield WorkingCopy(out, Path(folder))
-        except InputError as error:  # which tells of the folder that was worked in
-            raise InputError(str(error).replace(folder, str(out))) from error
+        except VfscreenError as error:  # the copy is gone when it is read
+            raise type(error)(str(error).replace(folder, str(out).rstrip("/"))) from error
 
 
 @dataclass
@@ -50,10 +52,20 @@ class WorkingCopy:
     _kept: dict[str, _Stamp] = field(default_factory=dict)  # of each file when it was the same there
 
     def bring(self) -> None:
-        """Copy here what is there and not here, but for what was set aside. Raises OSError."""
-        if self.folder == self.out:
-            return
-        names = [name for name in names_below(self.out) if not name.startswith(f"{SET_ASIDE}/")]
+        """Copy here the results that are there and not here. Raises OSError.
+
+        Of what was set aside there is only the folder, and whatever else is kept beside results, perhaps a
+        whole archive, stays away.
+        """
+        if self.folder != self.out:
+            self._patiently(self._bring)
+
+    def _bring(self) -> None:
+        folders = [(name, names_below(self.out / name)) for name in (*FOLDERS, SET_ASIDE)]
+        if folders.pop()[1]:
+            (self.folder / SET_ASIDE).mkdir(exist_ok=True)
+        names = [name for name in files_in(self.out) if name.endswith(_SUFFIXES)]
+        names += [f"{folder}/{name}" for folder, below in folders for name in below]
         copies = {name: self.folder / name for name in names if not (self.folder / name).exists()}
         fetch({self.out / name: path for name, path in copies.items()})
         self._kept |= {name: _stamp(path) for name, path in copies.items()}
@@ -70,12 +82,18 @@ class WorkingCopy:
         self._send([name for name in new if not _lists_studies(name)])
         self._send([name for name in new if _lists_studies(name)])
         gone = [self.out / name for name in self._kept.keys() - here.keys()]
-        patiently(lambda: remove(gone), self.out, _is_passing)
+        self._patiently(lambda: remove(gone))
         self._kept = here
 
     def _send(self, names: Sequence[str]) -> None:
         copies = {self.folder / name: self.out / name for name in names}
-        patiently(lambda: send(copies), self.out, _is_passing)
+        self._patiently(lambda: send(copies))
+
+    def _patiently(self, attempt: Callable[[], None]) -> None:
+        try:
+            patiently(attempt, self.out, _is_passing)
+        except OSError as error:  # which tells no place
+            raise OSError(f"{self.out}: {error}") from error
 
     def _here(self) -> dict[str, _Stamp]:
         """What is to be kept: no lock, and no file that is not whole yet."""
@@ -85,7 +103,7 @@ class WorkingCopy:
 
 def _is_passing(error: OSError) -> bool:
     """Whether a storage may be back soon; one that knows no such bucket, or not us, will not."""
-    return not isinstance(error, (FileNotFoundError, PermissionError))
+    return not isinstance(error, (FileNotFoundError, PermissionError)) and error.errno != errno.ENOSPC
 
 
 def _stamp(path: Path) -> _Stamp:

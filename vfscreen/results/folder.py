@@ -22,6 +22,9 @@ SET_ASIDE = "set_aside"
 DICOM_SR = "dicom_sr"
 
 
+FOLDERS = ("parts", "thumbnails", DICOM_SR)
+
+
 TABLES = ("studies.parquet", "vertebrae.parquet", "patients.parquet", "flagged.csv")
 
 
@@ -81,7 +84,7 @@ def set_aside(out: Path) -> Path | None:
         return None
     aside = out / SET_ASIDE / datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
     aside.mkdir(parents=True)
-    for name in ("parts", "thumbnails", DICOM_SR, *TABLES, *_for_readers(out), "run.json"):
+    for name in (*FOLDERS, *TABLES, *_for_readers(out), "run.json"):
         if (out / name).exists():
             (out / name).rename(aside / name)
     return aside
