@@ -197,6 +197,16 @@ def test_what_lies_beside_results_is_not_brought_here(storage, bucket):  # noqa:
     assert brought == {"run.json", "parts/1.studies.parquet"}
 
 
+def test_verdicts_that_were_written_meanwhile_stay(storage, bucket):  # noqa: F811
+    with working_copy(path_of(bucket)) as copy:
+        (copy.folder / "flagged.xlsx").write_bytes(b"old")
+        copy.keep()
+        storage.pipe(f"{bucket}/flagged.xlsx", b"with verdicts")
+        copy.bring()
+        copy.keep()
+    assert storage.cat(f"{bucket}/flagged.xlsx") == b"with verdicts"
+
+
 def test_an_error_tells_where_results_are_kept_and_not_where_they_are_worked_on(bucket):  # noqa: F811
     with (
         pytest.raises(InputError, match=f"^{bucket}/x is wrong$"),

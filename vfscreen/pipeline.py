@@ -236,8 +236,7 @@ def run(
                     progress(tally)
         finally:  # also after Ctrl-C: what is finished becomes tables
             _close(results)
-            if cluster is not None:
-                bring(copy)  # what its workers wrote
+            bring(copy)  # what workers elsewhere and readers of the workbook wrote
             summary = make_tables(
                 call, tally.new, mean(usages), {study_key(study, names) for study in wanted}, copy
             )

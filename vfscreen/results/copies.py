@@ -55,7 +55,7 @@ class WorkingCopy:
         """Copy here the results that are there and not here. Raises OSError.
 
         Of what was set aside there is only the folder, and whatever else is kept beside results, perhaps a
-        whole archive, stays away.
+        whole archive, stays away. A workbook, which may have verdicts by now, is fetched anew.
         """
         if self.folder != self.out:
             self._patiently(self._bring)
@@ -66,7 +66,11 @@ class WorkingCopy:
             (self.folder / SET_ASIDE).mkdir(exist_ok=True)
         names = [name for name in files_in(self.out) if name.endswith(_SUFFIXES)]
         names += [f"{folder}/{name}" for folder, below in folders for name in below]
-        copies = {name: self.folder / name for name in names if not (self.folder / name).exists()}
+        copies = {
+            name: self.folder / name
+            for name in names
+            if name.endswith(".xlsx") or not (self.folder / name).exists()
+        }
         fetch({self.out / name: path for name, path in copies.items()})
         self._kept |= {name: _stamp(path) for name, path in copies.items()}
 
