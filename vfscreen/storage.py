@@ -37,8 +37,10 @@ def path_of(text: str | Path) -> Path:
 
     Raises InputError where the packages for such a URL are not installed, or nobody knows it.
     """
-    if is_remote(text) or "://" not in str(text):
-        return cast(Path, text) if is_remote(text) else Path(text)
+    if is_remote(text):
+        return cast(Path, text)
+    if "://" not in str(text):
+        return Path(text)
     try:
         from upath import UPath
 
@@ -250,11 +252,20 @@ def files_in(folder: Path) -> list[str]:
     """The files of a folder itself. Raises OSError."""
     try:
         with _drivers_errors():
-            entries = _storage(folder).ls(_key(folder), detail=True)
+            entries = entries_of(folder)
     except FileNotFoundError:
         return []  # yet
-    names = [entry["name"].rpartition("/")[2] for entry in entries if entry["type"] != "directory"]
-    return [name for name in names if name]
+    return [name for name, entry in entries if entry["type"] != "directory"]
+
+
+def entries_of(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """What lies in a folder: names, and what fsspec tells of each. Raises whatever the driver does.
+
+    An empty object of the folder's own name, by which some programs make a folder, is left out.
+    """
+    root = _key(folder).rstrip("/")
+    entries = [(entry["name"].rstrip("/"), entry) for entry in _storage(folder).ls(root, detail=True)]
+    return [(key.rpartition("/")[2], entry) for key, entry in entries if key != root]
 
 
 def _storage(path: Path, *_: Path) -> Any:

@@ -14,9 +14,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from vfscreen.storage import is_remote, map_requests
+from vfscreen.storage import entries_of, is_remote, map_requests
 
 FOLDERS_AT_ONCE = 256  # of object storage, whose files are in memory together
 PACKED_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
@@ -84,17 +84,14 @@ def _below_remote(root: Path) -> Iterator[Folder]:
 
 
 def _listed_remote(path: Path) -> tuple[Folder, list[Path]]:
-    remote = cast(Any, path)
     try:
-        entries = remote.fs.ls(remote.path, detail=True)
+        entries = entries_of(path)
     except Exception as error:  # each driver has errors of its own
         return Folder(path, faults=(f"the folder cannot be listed: {type(error).__name__}",)), []
     files, subfolders = [], []
-    for entry in entries:
-        own = entry["name"].rstrip("/")
-        name = own.rpartition("/")[2]
-        if own == remote.path.rstrip("/") or not is_visible(name):
-            continue  # an empty object of the folder's own name is how some programs make a folder
+    for name, entry in entries:
+        if not is_visible(name):
+            continue
         if entry["type"] == "directory":
             subfolders.append(path / name)
         else:
